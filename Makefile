@@ -1,0 +1,102 @@
+# The local database (up … reset) needs python3 and nothing else. Everything else runs in .venv,
+# which is set up when needed: a stamp, written last, says that the set-up is complete.
+
+PYTHON ?= python3
+LOCAL := up down status migrate psql logs reset
+IN_VENV := PATH="$(CURDIR)/.venv/bin:$$PATH"
+
+ifdef PORT
+export CLOUDFLOW_PORT := $(PORT)
+endif
+export UV_PYTHON_DOWNLOADS := never
+# Behind a proxy with its own certificate authority: trust what the system trusts, as pip does.
+export UV_SYSTEM_CERTS := true
+export NODE_USE_SYSTEM_CA := 1
+
+.PHONY: help $(LOCAL) test lint format bench synth lock clean
+
+help:
+	@sed -n 's/^\([a-z]*\):[^#]*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 17
+
+up:      ## start the local database, up to date; PORT=7000 to choose its port
+down:    ## stop it; its data stays
+status:  ## what runs, where, and which migrations it has
+migrate: ## apply new migrations
+psql:    ## a prompt; ARGS='-c "SELECT 1"' for one statement
+logs:    ## what the servers say
+reset:   ## throw its data away and start anew; YES=1 to not be asked
+$(LOCAL):
+	@$(PYTHON) -m db.local $@ $(if $(filter reset,$@),$(if $(YES),--yes)) $(ARGS)
+
+test: .venv/.complete node_modules/.complete ## run the tests; ARGS='-k pooler' for some
+	@$(PYTHON) -m db.local tools
+	@$(IN_VENV) .venv/bin/python -m pytest $(ARGS)
+
+lint: .venv/.complete ## formatting, lint and types
+	@.venv/bin/ruff format --check
+	@.venv/bin/ruff check
+	@.venv/bin/ty check
+
+format: .venv/.complete ## rewrite the Python files as lint wants them
+	@.venv/bin/ruff check --fix --quiet --exit-zero
+	@.venv/bin/ruff format
+
+bench: .venv/.complete ## measure the local database
+	@$(PYTHON) -m db.local tools
+	@$(IN_VENV) .venv/bin/python -m tests.bench $(ARGS)
+
+synth: .venv/.complete node_modules/.complete ## write every stack's CloudFormation into cdk.out
+	@$(IN_VENV) node_modules/.bin/cdk synth --quiet $(ARGS)
+
+COMPILE := .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+    --custom-compile-command "make lock"
+lock: .venv/.complete ## compile the lock files; ARGS=--upgrade for newer versions
+	@$(COMPILE) pyproject.toml --group dev --output-file requirements.txt $(ARGS)
+	@$(COMPILE) --group uv --output-file requirements-uv.txt $(ARGS)
+	@$(IN_VENV) npm install --package-lock-only --loglevel=error >/dev/null
+
+clean: ## remove all that the targets above made, but never the local database
+	@rm -rf .venv node_modules cdk.out .pytest_cache .ruff_cache
+	@find . -name .local -prune -o -name __pycache__ -prune -exec rm -rf {} +
+
+# Set-up. The stamp holds the folder's path: a moved copy, or one whose interpreter is gone, is
+# set up anew. The mere existence of .venv says nothing: an interrupted set-up leaves it behind.
+
+ifneq ($(shell test -x .venv/bin/python && cat .venv/.complete 2>&1),$(CURDIR))
+.PHONY: .venv/.complete
+endif
+
+.venv/.complete: requirements.txt requirements-uv.txt
+	@$(PYTHON) -c '$(REFUSE_OLD_PYTHON)'
+	@echo "setting up .venv: $$(grep -c == requirements.txt) packages ..."
+	@rm -rf .venv
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { $(INSTALL_VENV); }
+	@$(PYTHON) -m venv .venv
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes \
+	    --requirement requirements-uv.txt
+	@.venv/bin/uv pip install --quiet --python .venv --compile-bytecode --require-hashes \
+	    --requirement requirements.txt
+	@echo "$(CURDIR)" >$@
+
+node_modules/.complete: package.json package-lock.json .npmrc | .venv/.complete
+	@echo "setting up node_modules: the AWS CDK's command line ..."
+	@$(IN_VENV) npm ci --loglevel=error >/dev/null
+	@touch $@
+
+define REFUSE_OLD_PYTHON
+import sys; sys.exit(sys.version_info < (3, 11) and "$(PYTHON) is Python %d.%d; needed is 3.11 \
+or newer: make PYTHON=python3.11" % sys.version_info[:2])
+endef
+
+# Debian's python3 comes without ensurepip, which its package python3-venv adds.
+define INSTALL_VENV
+sudo=; test "$$(id -u)" = 0 || sudo=sudo; \
+if ! command -v apt-get || ! command -v $${sudo:-env}; then \
+    echo "$(PYTHON) has no ensurepip: as root, run apt-get install python3-venv" >&2; exit 1; \
+fi >/dev/null; \
+echo "installing python3-venv ..."; \
+log=$$($$sudo sh -c 'export DEBIAN_FRONTEND=noninteractive; \
+    dpkg --configure -a; apt-get update; \
+    apt-get install --yes --no-install-recommends python3-venv' 2>&1) \
+    || { echo "$$log" >&2; exit 1; }
+endef
