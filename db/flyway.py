@@ -1,0 +1,79 @@
+"""The one set of Flyway settings: command line, environment, and the migrations it applies."""
+
+import re
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+DATABASE_FOLDER = Path(__file__).resolve().parent
+IMAGE_FOLDER = DATABASE_FOLDER / "images" / "flyway"
+MIGRATIONS = DATABASE_FOLDER / "migrations"
+
+JAVA_MAJOR_MINIMUM = 17  # Flyway 12's class files are Java 17's
+# Flyway lives for a second: the first compiler tier and the smallest collector start fastest.
+JAVA_OPTIONS = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
+
+_NAME = re.compile(r"V(?P<version>[0-9]+(?:[._][0-9]+)*)__(?P<description>.+)\.sql")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Migration:
+    """One versioned migration file: what Flyway will call it, and its checksum."""
+
+    version: str
+    description: str
+    script: str
+    checksum: int
+
+
+def build_command(java: str, jars: list[Path], verb: str, *arguments: str) -> list[str]:
+    """The command that runs Flyway on exactly these jars (no wildcard: an order that is fixed)."""
+    return [
+        java,
+        *JAVA_OPTIONS,
+        "-cp",
+        ":".join(str(jar) for jar in jars),
+        "org.flywaydb.commandline.Main",
+        f"-configFiles={IMAGE_FOLDER / 'flyway.toml'}",
+        "-skipCheckForUpdate",
+        *arguments,
+        verb,
+    ]
+
+
+def build_environment(*, url: str, user: str, password: str) -> dict[str, str]:
+    """What Flyway reads from its environment: a password in it is not in the process list."""
+    return {
+        "FLYWAY_URL": url,
+        "FLYWAY_USER": user,
+        "FLYWAY_PASSWORD": password,
+        "REDGATE_DISABLE_TELEMETRY": "true",
+    }
+
+
+def calculate_checksum(text: str) -> int:
+    """Flyway's checksum: CRC32 over the lines without their ends, as a signed 32-bit integer."""
+    crc = 0
+    for line in re.split(r"\r\n|\r|\n", text.removeprefix("\ufeff")):
+        crc = zlib.crc32(line.encode(), crc)
+    return crc - (1 << 32) if crc >= 1 << 31 else crc
+
+
+def find_migrations(folder: Path = MIGRATIONS) -> list[Migration]:
+    """The versioned migrations of a folder, in the order Flyway applies them.
+
+    Misnamed files are left to Flyway, which refuses them by name (validateMigrationNaming).
+    """
+    found: list[Migration] = []
+    for path in folder.glob("*.sql"):
+        match = _NAME.fullmatch(path.name)
+        if match:
+            found.append(
+                Migration(
+                    version=match["version"].replace("_", "."),
+                    description=match["description"].replace("_", " "),
+                    script=path.name,
+                    checksum=calculate_checksum(path.read_text(encoding="utf-8")),
+                )
+            )
+    return sorted(found, key=lambda m: [int(part) for part in m.version.split(".")])

@@ -1,0 +1,187 @@
+"""The one renderer of pgbouncer.ini and its auth file.
+
+Each setting's reason stands beside it; what a setting does is in PgBouncer's own config reference.
+"""
+
+import re
+from dataclasses import dataclass, field
+
+# Descriptors: 800 clients, 100 servers for each of two databases, listeners and logs stay below
+# the 1024 that a container gets by default. Past that limit clients hang without an error.
+_DESCRIPTORS = 1024
+_DESCRIPTORS_OF_ITS_OWN = 24
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+_HOST = re.compile(r"[A-Za-z0-9.:-]+")
+
+
+def _check(condition: bool, setting: str, value: object, remedy: str) -> None:
+    if not condition:
+        raise ValueError(f"db/pgbouncer.py: {setting} is {value!r}; {remedy}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Route:
+    """A database name that clients ask for, and the server that answers behind it.
+
+    Raises ValueError for a value that would change the meaning of pgbouncer.ini.
+    """
+
+    name: str
+    host: str
+    port: int
+    database: str
+
+    def __post_init__(self) -> None:
+        for setting in ("name", "database"):
+            value = getattr(self, setting)
+            _check(
+                bool(_NAME.fullmatch(value)), f"Route.{setting}", value, "use letters, digits, _.-"
+            )
+        _check(self.name != "pgbouncer", "Route.name", self.name, "PgBouncer keeps that name")
+        _check(bool(_HOST.fullmatch(self.host)), "Route.host", self.host, "use a host name or IP")
+        _check(1 <= self.port <= 65535, "Route.port", self.port, "use 1 to 65535")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Login:
+    """One line of the auth file: a user, and the SCRAM verifier (db/scram.py) it logs in against.
+
+    With the verifier that PostgreSQL itself holds, PgBouncer logs in to the server with the keys
+    that the client's login proved (SCRAM pass-through): no plaintext is stored anywhere. Raises
+    ValueError for anything but a verifier.
+    """
+
+    user: str
+    verifier: str = field(repr=False)
+
+    def __post_init__(self) -> None:
+        _check(bool(_NAME.fullmatch(self.user)), "Login.user", self.user, "use letters, digits, _")
+        _check(
+            bool(re.fullmatch(r"SCRAM-SHA-256\$[\x21\x23-\x7e]+", self.verifier)),
+            f"Login.verifier of {self.user}",
+            "(not shown)",
+            "give a SCRAM-SHA-256 verifier, never a password",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pooler:
+    """Everything a PgBouncer process is told. Times are in seconds, sizes in connections.
+
+    A pool is the server connections of one (database, user) pair in one process. "Default pool
+    size 20, at most 100 connections per pool" is `default_pool_size` and `max_db_connections`: both
+    limit *server* connections, and a client past them waits. The client limits refuse at once.
+    Raises ValueError for values that contradict each other.
+    """
+
+    routes: tuple[Route, ...]
+    listen_addresses: tuple[str, ...]
+    listen_port: int = 5432
+    auth_file: str
+    admin_user: str
+
+    default_pool_size: int = 20
+    max_db_connections: int = 100
+    max_db_client_connections: int = 600
+    max_client_conn: int = 800
+    max_prepared_statements: int = 200
+
+    query_wait_timeout_seconds: int = 15
+    idle_transaction_timeout_seconds: int = 60
+    client_login_timeout_seconds: int = 15
+    server_login_retry_seconds: int = 1
+
+    def __post_init__(self) -> None:
+        _check(bool(self.routes), "Pooler.routes", self.routes, "name at least one database")
+        names = [route.name for route in self.routes]
+        _check(len(set(names)) == len(names), "Pooler.routes", names, "name each database once")
+        _check(
+            bool(self.listen_addresses)
+            and all(_HOST.fullmatch(a) or a == "*" for a in self.listen_addresses),
+            "Pooler.listen_addresses",
+            self.listen_addresses,
+            "use IP addresses or *",
+        )
+        _check(1 <= self.listen_port <= 65535, "Pooler.listen_port", self.listen_port, "1 to 65535")
+        _check(
+            bool(_NAME.fullmatch(self.admin_user)), "Pooler.admin_user", self.admin_user, "a name"
+        )
+        _check(
+            "\n" not in self.auth_file, "Pooler.auth_file", self.auth_file, "use one line, a path"
+        )
+        _check(
+            1 <= self.default_pool_size <= self.max_db_connections,
+            "Pooler.default_pool_size",
+            self.default_pool_size,
+            f"use 1 to max_db_connections ({self.max_db_connections})",
+        )
+        _check(
+            self.max_db_connections < self.max_db_client_connections <= self.max_client_conn,
+            "Pooler.max_db_client_connections",
+            self.max_db_client_connections,
+            f"use more than max_db_connections ({self.max_db_connections}), "
+            f"at most max_client_conn ({self.max_client_conn})",
+        )
+        _check(
+            self.descriptors <= _DESCRIPTORS,
+            "Pooler.max_client_conn",
+            self.max_client_conn,
+            f"lower it: clients and servers need {self.descriptors} of {_DESCRIPTORS} descriptors",
+        )
+
+    @property
+    def descriptors(self) -> int:
+        """The most file descriptors that one process can need."""
+        servers = len(self.routes) * self.max_db_connections
+        return self.max_client_conn + servers + _DESCRIPTORS_OF_ITS_OWN
+
+
+def render_ini(pooler: Pooler) -> str:
+    """The whole pgbouncer.ini."""
+    routes = "\n".join(
+        f"{r.name} = host={r.host} port={r.port} dbname={r.database}" for r in pooler.routes
+    )
+    return f"""\
+; Rendered by db/pgbouncer.py: edit that, not this.
+[databases]
+{routes}
+
+[pgbouncer]
+listen_addr = {",".join(pooler.listen_addresses)}
+listen_port = {pooler.listen_port}
+unix_socket_dir =
+auth_type = scram-sha-256
+auth_file = {pooler.auth_file}
+admin_users = {pooler.admin_user}
+
+; A server connection belongs to a client for one transaction.
+pool_mode = transaction
+default_pool_size = {pooler.default_pool_size}
+max_db_connections = {pooler.max_db_connections}
+max_db_client_connections = {pooler.max_db_client_connections}
+max_client_conn = {pooler.max_client_conn}
+; Without it drivers that prepare by themselves get each other's statements.
+max_prepared_statements = {pooler.max_prepared_statements}
+; The JDBC driver sends it at login; PgBouncer would refuse the login.
+ignore_startup_parameters = extra_float_digits
+
+; A client past the pool size waits this long for a server, then learns why.
+query_wait_timeout = {pooler.query_wait_timeout_seconds}
+; One client idle in a transaction must not hold a server for ever.
+idle_transaction_timeout = {pooler.idle_transaction_timeout_seconds}
+client_login_timeout = {pooler.client_login_timeout_seconds}
+; The default, 15, is what a failover would cost.
+server_login_retry = {pooler.server_login_retry_seconds}
+tcp_keepalive = 1
+tcp_keepidle = 60
+
+log_stats = 0
+"""
+
+
+def render_auth_file(logins: tuple[Login, ...]) -> str:
+    """The whole auth file. It holds verifiers: give it mode 0600."""
+    users = [login.user for login in logins]
+    _check(len(set(users)) == len(users), "auth file users", users, "name each user once")
+    return "".join(f'"{login.user}" "{login.verifier}"\n' for login in logins)
