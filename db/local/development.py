@@ -1,0 +1,398 @@
+"""Brings the development database up and down, and tells how it is."""
+
+import signal
+import time
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+from db.local.instance import (
+    APP_PASSWORD,
+    APP_USER,
+    DATABASE,
+    DATABASE_READONLY,
+    DEFAULT_PORT,
+    SLOT,
+    Instance,
+    State,
+)
+from db.local.migrating import Schema, migrate, read_schema
+from db.local.processes import describe_port_holder, find_loopback_addresses, is_port_free
+from db.local.report import Refusal, Report
+from db.local.servers import (
+    PgBouncer,
+    Postgres,
+    Server,
+    find_pooler,
+    initialize_primary,
+    prepare_roles,
+    query,
+    seed_replica,
+    stop_all,
+)
+from db.local.tools import Tools, ensure_tools, read_version
+
+_STREAMING_SECONDS = 30  # a replica that was away first replays what it had received
+_CATCH_UP_SECONDS = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One server, as a person wants to see it."""
+
+    name: str
+    version: str
+    address: str
+    process_id: int
+    is_healthy: bool
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pool:
+    """How occupied one pool is: connections, as PgBouncer counts them."""
+
+    database: str
+    user: str
+    clients_active: int
+    clients_waiting: int
+    servers_active: int
+    servers_idle: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """How the development database is."""
+
+    is_healthy: bool
+    parts: list[Part]
+    pools: list[Pool] = field(default_factory=list)
+    schema: Schema | None = None
+    replication_lag_bytes: int | None = None
+    replication_lag_seconds: float | None = None
+    connection_strings: dict[str, str] = field(default_factory=dict)
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Servers:
+    """The three servers of an instance, in the order they start."""
+
+    primary: Postgres
+    replica: Postgres
+    pool: PgBouncer
+
+    def __iter__(self) -> Iterator[Server]:
+        return iter((self.primary, self.replica, self.pool))
+
+
+def build_servers(instance: Instance, tools: Tools, state: State) -> Servers:
+    """The servers of an instance; starts nothing."""
+    return Servers(
+        primary=Postgres(
+            name="primary",
+            instance=instance,
+            tools=tools,
+            state=state,
+            data=instance.primary_data,
+            port=state.primary_port,
+        ),
+        replica=Postgres(
+            name="replica",
+            instance=instance,
+            tools=tools,
+            state=state,
+            data=instance.replica_data,
+            port=state.replica_port,
+        ),
+        pool=PgBouncer(
+            instance=instance,
+            tools=tools,
+            settings=instance.build_pooler(state),
+            logins=instance.build_logins(state),
+        ),
+    )
+
+
+def bring_up(instance: Instance, report: Report, *, port: int | None = None) -> Status:
+    """Everything running, migrated and checked; what already runs as it should is left alone.
+
+    Raises Refusal; what this call itself started is then stopped again.
+    """
+    started = time.monotonic()
+    check_port(instance, port)
+    tools = ensure_tools(report)
+    with instance.lock():
+        if not instance.exists():
+            stop_all(instance)  # what a deleted folder left running
+        state = instance.ensure_state(port=port)
+        servers = build_servers(instance, tools, state)
+        with _stop_on_failure() as begun:
+            _bring_up(servers, report, begun)
+        return read_status(servers, seconds=time.monotonic() - started)
+
+
+@contextmanager
+def _stop_on_failure() -> Generator[list[Server]]:
+    begun: list[Server] = []
+    try:
+        yield begun
+    except BaseException:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not cut this short
+        for server in reversed(begun):
+            server.stop()
+        raise
+
+
+def _bring_up(servers: Servers, report: Report, begun: list[Server]) -> None:
+    primary, replica, pool = servers.primary, servers.replica, servers.pool
+    for server in (pool, replica, primary):
+        if server.find() and not _is_configured(server):
+            report.say(f"restarting the {server.name}: it runs with another configuration")
+            server.stop()
+
+    if not primary.data.exists():
+        if replica.data.exists():
+            raise Refusal(
+                f"{primary.data} is missing, and {replica.data} may be the last copy of its data: "
+                "move that away to begin anew"
+            )
+        with report.step("making the primary"):
+            initialize_primary(primary)
+    primary.check_major()
+    _ensure_started(primary, report, begun)
+    prepare_roles(primary)
+
+    if not read_schema(primary).is_current:
+        with report.step("migrating the schema"):
+            migrate(primary)
+
+    if replica.data.exists() and _is_slot_lost(primary):
+        report.say("the replica was away for too long, its WAL is gone: making it anew")
+        replica.stop()
+        replica.discard()
+    if not replica.data.exists():
+        with report.step("making the replica"):
+            seed_replica(primary, replica)
+    replica.check_major()
+    _ensure_started(replica, report, begun)
+    _ensure_started(pool, report, begun)
+    _wait_for_replica(servers)
+    _check_routes(servers)
+
+
+def _is_configured(server: Server) -> bool:
+    return all(
+        path.exists() and path.read_text(encoding="utf-8") == text
+        for path, text in server.render().items()
+    )
+
+
+def _ensure_started(server: Server, report: Report, begun: list[Server]) -> None:
+    if server.find():
+        return
+    for path, text in server.render().items():
+        server.instance.write(path, text, mode=0o600)
+    with report.step(f"starting the {server.name}"):
+        begun.append(server)
+        server.start()
+
+
+def _is_slot_lost(primary: Postgres) -> bool:
+    rows = primary.query(f"SELECT wal_status FROM pg_replication_slots WHERE slot_name = '{SLOT}'")
+    return rows[0]["wal_status"] == "lost"
+
+
+def _wait_for_replica(servers: Servers) -> None:
+    """Wait until the replica streams and, unless writers keep it busy, has caught up."""
+    started = time.monotonic()
+    while (lag := _read_lag_bytes(servers.primary)) != 0:
+        waited = time.monotonic() - started
+        if lag is not None and waited > _CATCH_UP_SECONDS:
+            return
+        if waited > _STREAMING_SECONDS:
+            log = servers.replica.instance.log(servers.replica.name)
+            raise Refusal(
+                f"the replica does not stream from the primary after {_STREAMING_SECONDS} s "
+                f"(its log: {log})"
+            )
+        time.sleep(0.02)
+
+
+def check_port(instance: Instance, port: int | None) -> None:
+    """Raises Refusal, naming who has it, when the pool's port is taken by another on any address.
+
+    Asked first of all: nobody should install packages for minutes to learn this.
+    """
+    state = instance.read_state() if instance.exists() else None
+    wanted = port or (state.port if state else DEFAULT_PORT)
+    if find_pooler(instance) and (state is None or wanted == state.port):
+        return
+    for address in find_loopback_addresses():
+        if not is_port_free(address, wanted):
+            raise Refusal(
+                f"port {wanted} on {address} is in use by {describe_port_holder(wanted)}: "
+                "stop it, or choose another port with make up PORT=6432"
+            )
+
+
+def _check_routes(servers: Servers) -> None:
+    """Ask through the pool, on every address, which server answers: ours, and the right one."""
+    pool = servers.pool
+    pool.check_identity()
+    expected = {DATABASE: servers.primary, DATABASE_READONLY: servers.replica}
+    for address in pool.settings.listen_addresses:
+        for database, server in expected.items():
+            rows = query(
+                pool.tools,
+                pool.instance,
+                "SELECT current_setting('cluster_name') AS name",
+                host=address,
+                port=pool.settings.listen_port,
+                user=APP_USER,
+                database=database,
+            )
+            if rows[0]["name"] != server.cluster_name:
+                raise Refusal(
+                    f"{database} at {address}:{pool.settings.listen_port} is answered by "
+                    f"{rows[0]['name'] or 'another server'}, not by {server.cluster_name}"
+                )
+
+
+def take_down(instance: Instance) -> None:
+    """Stop everything; data stays. Raises Refusal where there is nothing of ours."""
+    if not instance.exists():
+        raise Refusal(f"there is no development database in {instance.home}: make up")
+    with instance.lock():
+        stop_all(instance)
+
+
+def destroy(instance: Instance) -> None:
+    """Stop everything and delete its data. Only after a person's explicit yes."""
+    take_down(instance)
+    instance.destroy()
+
+
+def read_status(servers: Servers, *, seconds: float | None = None) -> Status:
+    """Ask every part how it is; a part that does not answer is told, not raised."""
+    parts = [_read_postgres(servers.primary), _read_postgres(servers.replica)]
+    pool, pools = _read_pool(servers.pool)
+    lag_bytes, lag_seconds, schema = None, None, None
+    if parts[0].is_healthy:
+        schema = read_schema(servers.primary)
+        lag_bytes = _read_lag_bytes(servers.primary)
+    if parts[1].is_healthy:
+        lag_seconds = _read_lag_seconds(servers.replica)
+    is_streaming = lag_bytes is not None
+    if parts[1].is_healthy:
+        lag = f"{lag_bytes} bytes, {lag_seconds:g} s behind the primary"
+        parts[1] = replace(
+            parts[1],
+            is_healthy=is_streaming,
+            detail=lag if is_streaming else "does not stream from the primary",
+        )
+    at = f"{APP_USER}:{APP_PASSWORD}@localhost:{servers.pool.settings.listen_port}"
+    return Status(
+        is_healthy=pool.is_healthy and all(part.is_healthy for part in parts),
+        parts=[pool, *parts],
+        pools=pools,
+        schema=schema,
+        replication_lag_bytes=lag_bytes,
+        replication_lag_seconds=lag_seconds,
+        connection_strings={
+            name: f"postgresql://{at}/{name}" for name in (DATABASE, DATABASE_READONLY)
+        },
+        seconds=seconds,
+    )
+
+
+def _read_postgres(server: Postgres) -> Part:
+    process = server.find()
+    version, detail, is_healthy = "", "is not running", False
+    if process:
+        try:
+            row = server.query(
+                "SELECT split_part(current_setting('server_version'), ' ', 1) AS version,"
+                " pg_is_in_recovery() AS is_replica,"
+                " (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend')"
+                " AS connections, current_setting('max_connections') AS maximum"
+            )[0]
+        except Refusal as refusal:
+            detail = refusal.detail or str(refusal)
+        else:
+            version = row["version"]
+            is_healthy = (row["is_replica"] == "t") == (server.name == "replica")
+            detail = f"{row['connections']} of {row['maximum']} connections"
+            if not is_healthy:
+                detail = "was promoted" if server.name == "replica" else "is in recovery"
+    return Part(
+        name=server.name,
+        version=version,
+        address=f"127.0.0.1:{server.port}",
+        process_id=process.pid if process else 0,
+        is_healthy=is_healthy,
+        detail=detail,
+    )
+
+
+def _read_pool(pool: PgBouncer) -> tuple[Part, list[Pool]]:
+    process = pool.find()
+    version, detail, is_healthy = "", "is not running", False
+    pools: list[Pool] = []
+    if process:
+        try:
+            pool.check_identity()
+            rows = pool.query("SHOW POOLS;")
+        except Refusal as refusal:
+            detail = refusal.detail or str(refusal)
+        else:
+            version = read_version(pool.tools.pgbouncer)
+            is_healthy = True
+            settings = pool.settings
+            detail = (
+                f"transactions, {settings.default_pool_size} servers a pool, "
+                f"{settings.max_db_connections} a database"
+            )
+            pools = [
+                Pool(
+                    database=row["database"],
+                    user=row["user"],
+                    clients_active=int(row["cl_active"]),
+                    clients_waiting=int(row["cl_waiting"]),
+                    servers_active=int(row["sv_active"]),
+                    servers_idle=int(row["sv_idle"]),
+                )
+                for row in rows
+                if row["database"] != "pgbouncer"
+            ]
+    part = Part(
+        name=pool.name,
+        version=version,
+        address=f"localhost:{pool.settings.listen_port}",
+        process_id=process.pid if process else 0,
+        is_healthy=is_healthy,
+        detail=detail,
+    )
+    return part, pools
+
+
+def _read_lag_bytes(primary: Postgres) -> int | None:
+    """WAL that the replica has not replayed yet; None when it does not stream."""
+    rows = primary.query(
+        "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn)::bigint AS bytes"
+        " FROM pg_stat_replication WHERE application_name = 'replica' AND state = 'streaming'"
+    )
+    return int(rows[0]["bytes"]) if rows else None
+
+
+def _read_lag_seconds(replica: Postgres) -> float:
+    """Age of the last transaction replayed; 0 when all that was received is replayed.
+
+    Without that condition it would grow on an idle primary, which is no lag.
+    """
+    rows = replica.query(
+        "SELECT CASE WHEN pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() THEN 0 ELSE"
+        " coalesce(extract(epoch FROM now() - pg_last_xact_replay_timestamp()), 0) END AS seconds"
+    )
+    return round(float(rows[0]["seconds"]), 3)

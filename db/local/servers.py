@@ -1,0 +1,450 @@
+"""The three servers: PostgreSQL's primary and replica, and PgBouncer. Start, stop, ask."""
+
+import csv
+import io
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from db import parameters, pgbouncer, scram
+from db.local.instance import (
+    APP_USER,
+    DATABASE,
+    OWNER,
+    POOLER_ADMIN,
+    REPLICATOR,
+    SLOT,
+    SUPERUSER,
+    Instance,
+    State,
+)
+from db.local.processes import Process, find_processes, launch, run
+from db.local.report import Refusal
+from db.local.tools import POSTGRES_MAJOR, Tools
+
+# Crash recovery after a hard stop may replay up to max_wal_size; a healthy start takes 0.1 s.
+_START_SECONDS = 60
+_STOP_SECONDS = 10
+_POOLER_START_SECONDS = 10
+_CLIENT_SECONDS = "5"
+
+_HBA = f"""\
+# Rendered by db/local/servers.py.
+host all all 127.0.0.1/32 scram-sha-256
+host replication {REPLICATOR} 127.0.0.1/32 scram-sha-256
+"""
+
+# This machine's own: where it listens, and sizes for a laptop that runs other things too.
+_HERE = {
+    "listen_addresses": "127.0.0.1",
+    "unix_socket_directories": "",
+    "shared_buffers": "64MB",
+    "max_wal_size": "256MB",
+    "log_line_prefix": "%m [%p] %q%u@%d ",
+    "log_timezone": "UTC",
+    # The default, 5 s, is how long the replica would wait before it asks a restarted primary again.
+    "wal_retrieve_retry_interval": "200ms",
+}
+
+
+def query(
+    tools: Tools,
+    instance: Instance,
+    sql: str,
+    *,
+    port: int,
+    user: str,
+    database: str,
+    host: str = "127.0.0.1",
+) -> list[dict[str, str]]:
+    """Ask a server through psql: one record a row. The SQL goes in by standard input.
+
+    Raises Refusal with the server's own words.
+    """
+    finished = subprocess.run(
+        [tools.postgres("psql"), "--no-psqlrc", "--quiet", "--csv", "--set", "ON_ERROR_STOP=1"],
+        input=sql,
+        env=client_environment(instance, host=host, port=port, user=user, database=database),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if finished.returncode:
+        raise Refusal(
+            f"{database} at {host}:{port} did not answer {user} as it should",
+            detail=finished.stderr,
+        )
+    return list(csv.DictReader(io.StringIO(finished.stdout)))
+
+
+def client_environment(
+    instance: Instance, *, host: str, port: int, user: str, database: str
+) -> dict[str, str]:
+    """What libpq reads, and nothing of the caller's own PG* variables; passwords by file."""
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("PG")}
+    return inherited | {
+        "PGHOST": host,
+        "PGPORT": str(port),
+        "PGUSER": user,
+        "PGDATABASE": database,
+        "PGPASSFILE": str(instance.passfile),
+        "PGCONNECT_TIMEOUT": _CLIENT_SECONDS,
+        "PGAPPNAME": "db.local",
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Postgres:
+    """One PostgreSQL server: the primary, or the replica that streams from it."""
+
+    name: str
+    instance: Instance
+    tools: Tools
+    state: State
+    data: Path
+    port: int
+
+    @property
+    def cluster_name(self) -> str:
+        """What this server calls itself: every client may ask it."""
+        return f"cloudflow-{self.state.identity}-{self.name}"
+
+    def query(
+        self, sql: str, *, user: str = SUPERUSER, database: str = "postgres"
+    ) -> list[dict[str, str]]:
+        """Ask this server directly."""
+        return query(self.tools, self.instance, sql, port=self.port, user=user, database=database)
+
+    def find(self) -> Process | None:
+        """The running postmaster of our data directory, whoever started it."""
+        return find_postmaster(self.data)
+
+    def render(self) -> dict[Path, str]:
+        """Its configuration files."""
+        settings = parameters.localhost_parameters() | _HERE
+        settings |= {"port": str(self.port), "cluster_name": self.cluster_name}
+        if self.name == "replica":
+            settings |= {
+                "primary_conninfo": f"host=127.0.0.1 port={self.state.primary_port} "
+                f"user={REPLICATOR} passfile=''{self.instance.passfile}'' "
+                "application_name=replica",
+                "primary_slot_name": SLOT,
+            }
+        lines = "".join(f"{name} = '{value}'\n" for name, value in settings.items())
+        return {
+            self.data / "postgresql.conf": f"# Rendered by db/local/servers.py.\n{lines}",
+            self.data / "pg_hba.conf": _HBA,
+        }
+
+    def check_major(self) -> None:
+        """Raises Refusal where another PostgreSQL major made the data directory."""
+        major = (self.data / "PG_VERSION").read_text(encoding="ascii").strip()
+        if major != POSTGRES_MAJOR:
+            raise Refusal(
+                f"{self.data} was made by PostgreSQL {major}, and this project runs "
+                f"{POSTGRES_MAJOR}: move it away or pg_upgrade it (nothing was changed)"
+            )
+
+    def start(self) -> None:
+        """Start it, and wait until it takes connections. Raises Refusal with its own words."""
+        self._clear_remains()
+        log = self.instance.log(self.name)
+        said = _LogTail(log)
+        start = [
+            self.tools.postgres("pg_ctl"), "start", "--silent", "--wait",
+            "--timeout", str(_START_SECONDS),
+            "--pgdata", str(self.data), "--log", str(log),
+        ]  # fmt: skip
+        try:
+            _run(self.instance, start)
+        except Refusal as refusal:
+            raise Refusal(
+                f"the {self.name} did not start (its log: {log})",
+                detail=f"{refusal.detail}\n{said.read()}",
+            ) from None
+
+    def stop(self) -> None:
+        """Stop it in order: clients are cut, data is checkpointed."""
+        stop_postgres(self.data)
+
+    def discard(self) -> None:
+        """Delete a replica's data directory, which holds nothing that its primary does not."""
+        if self.name != "replica":
+            raise ValueError(f"the {self.name} is not for discarding")
+        shutil.rmtree(self.data)
+
+    def _clear_remains(self) -> None:
+        """End what a crash left: backends without a postmaster, a pid file without a server."""
+        for process in find_processes():
+            if process.folder == str(self.data) and process.command[0].startswith("postgres"):
+                process.end(signal.SIGTERM, signal.SIGQUIT, signal.SIGKILL, patience_seconds=2)
+        # No server of this data directory runs now: whatever process has the id in the file, it is
+        # another, which PostgreSQL cannot know and would refuse to start for.
+        (self.data / "postmaster.pid").unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PgBouncer:
+    """The pooler in front of both."""
+
+    instance: Instance
+    tools: Tools
+    settings: pgbouncer.Pooler
+    logins: tuple[pgbouncer.Login, ...]
+    name: str = "pool"
+
+    def query(self, sql: str, *, host: str = "127.0.0.1") -> list[dict[str, str]]:
+        """Ask its administration console."""
+        return query(
+            self.tools,
+            self.instance,
+            sql,
+            host=host,
+            port=self.settings.listen_port,
+            user=POOLER_ADMIN,
+            database="pgbouncer",
+        )
+
+    def find(self) -> Process | None:
+        """The running process that was started with our pgbouncer.ini."""
+        return find_pooler(self.instance)
+
+    def render(self) -> dict[Path, str]:
+        """Its configuration files."""
+        return {
+            self.instance.pooler_ini: pgbouncer.render_ini(self.settings),
+            self.instance.auth_file: pgbouncer.render_auth_file(self.logins),
+        }
+
+    def start(self) -> None:
+        """Start it, and wait until it answers on every address, as itself.
+
+        It warns and goes on when another server has one of its addresses, and exits 0 with -d when
+        it could listen nowhere: so it runs in the foreground, and is asked who it is.
+        """
+        _raise_descriptor_limit(self.settings.descriptors)
+        log = self.instance.log(self.name)
+        said = _LogTail(log)
+        program = self._place_program()
+        with log.open("ab") as output:
+            process = launch(
+                [str(program), str(self.instance.pooler_ini)],
+                output=output,
+                folder=self.instance.home,
+                account=self.instance.account,
+            )
+        deadline = time.monotonic() + _POOLER_START_SECONDS
+        while True:
+            try:
+                self.check_identity()
+            except Refusal as refusal:
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise Refusal(
+                        f"PgBouncer did not start on port {self.settings.listen_port} "
+                        f"(its log: {log})",
+                        detail=f"{said.read()}\n{refusal.detail}",
+                    ) from None
+                time.sleep(0.02)
+            else:
+                process.returncode = 0  # it outlives us on purpose: subprocess need not warn
+                return
+
+    def check_identity(self) -> None:
+        """Ask who answers on each address. Raises Refusal when one is not this PgBouncer.
+
+        The console's password is this instance's own, and SCRAM proves both sides; the path is for
+        a server that asks for no password.
+        """
+        for address in self.settings.listen_addresses:
+            rows = self.query("SHOW CONFIG;", host=address)
+            answers = {row["key"]: row["value"] for row in rows if "key" in row}
+            if answers.get("auth_file") != str(self.instance.auth_file):
+                raise Refusal(f"another server answers at {address}:{self.settings.listen_port}")
+
+    def stop(self) -> None:
+        """Stop it: transactions may end first, but not for ever."""
+        stop_pooler(self.instance)
+
+    def _place_program(self) -> Path:
+        """The program, where the servers' account can reach it: root's checkout may be closed."""
+        if not self.instance.account.is_other:
+            return self.tools.pgbouncer
+        placed = self.instance.home / self.tools.pgbouncer.name
+        placed.unlink(missing_ok=True)
+        shutil.copy2(self.tools.pgbouncer, placed)
+        return placed
+
+
+def find_postmaster(data: Path) -> Process | None:
+    """The PostgreSQL server that runs on that data directory, whoever started it."""
+    for process in find_processes():
+        command = process.command
+        if Path(command[0]).name == "postgres" and "-D" in command and str(data) in command:
+            return process
+    return None
+
+
+def stop_postgres(data: Path) -> None:
+    """Stop the server of that data directory; nothing happens where none runs."""
+    process = find_postmaster(data)
+    if process and not process.end(signal.SIGINT, signal.SIGQUIT, patience_seconds=_STOP_SECONDS):
+        raise Refusal(f"PostgreSQL on {data} (process {process.pid}) does not stop")
+
+
+def stop_pooler(instance: Instance) -> None:
+    """Stop this instance's PgBouncer; nothing happens where none runs."""
+    process = find_pooler(instance)
+    if process and not process.end(
+        signal.SIGINT, signal.SIGQUIT, signal.SIGKILL, patience_seconds=2
+    ):
+        raise Refusal(f"PgBouncer (process {process.pid}) does not stop")
+
+
+def stop_all(instance: Instance) -> None:
+    """Stop every server of an instance, clients' end first; needs no tools and no state."""
+    stop_pooler(instance)
+    stop_postgres(instance.primary_data)
+    stop_postgres(instance.replica_data)
+
+
+Server = Postgres | PgBouncer
+
+
+def find_pooler(instance: Instance) -> Process | None:
+    """The PgBouncer that was started with this instance's pgbouncer.ini, whoever started it."""
+    ini = str(instance.pooler_ini)
+    for process in find_processes():
+        if Path(process.command[0]).name == "pgbouncer" and process.command[-1] == ini:
+            return process
+    return None
+
+
+def initialize_primary(primary: Postgres) -> None:
+    """Make the primary's data directory: whole, or not at all."""
+    partial = _make_partial(primary.instance, primary.data)
+    password = primary.instance.home / "initdb.password"
+    primary.instance.write(password, primary.state.passwords[SUPERUSER] + "\n", mode=0o600)
+    try:
+        _run(
+            primary.instance,
+            [
+                primary.tools.postgres("initdb"),
+                "--pgdata", str(partial), "--username", SUPERUSER, "--pwfile", str(password),
+                "--auth", "scram-sha-256", "--data-checksums", "--encoding", "UTF8",
+                # RDS sorts as en_US.UTF-8; the C library's may be missing here, ICU's is not.
+                "--locale", "C.UTF-8", "--locale-provider", "icu", "--icu-locale", "en-US",
+            ],
+        )  # fmt: skip
+    finally:
+        password.unlink()
+    partial.rename(primary.data)
+
+
+def seed_replica(primary: Postgres, replica: Postgres) -> None:
+    """Make the replica's data directory from the running primary: whole, or not at all."""
+    partial = _make_partial(replica.instance, replica.data)
+    _run(
+        replica.instance,
+        [
+            primary.tools.postgres("pg_basebackup"),
+            "--pgdata", str(partial), "--no-password",
+            # The default, a spread checkpoint, takes a minute and a half.
+            "--checkpoint", "fast", "--wal-method", "stream", "--slot", SLOT,
+        ],
+        environment=client_environment(
+            replica.instance,
+            host="127.0.0.1",
+            port=primary.port,
+            user=REPLICATOR,
+            database="replication",
+        ),
+    )  # fmt: skip
+    replica.instance.write(partial / "standby.signal", "")
+    partial.rename(replica.data)
+
+
+def prepare_roles(primary: Postgres) -> None:
+    """Make the roles, the database and the replica's slot where they are missing.
+
+    Passwords arrive as SCRAM verifiers, so that no log can hold one in plaintext. The owner is no
+    superuser, as on RDS; the app's user reads and writes rows, and cannot change the schema.
+    """
+    passwords = primary.state.passwords
+    roles = {
+        OWNER: ("LOGIN CREATEROLE", scram.build_verifier(passwords[OWNER])),
+        REPLICATOR: ("LOGIN REPLICATION", scram.build_verifier(passwords[REPLICATOR])),
+        APP_USER: ("LOGIN", primary.state.app_verifier),
+    }
+    create_roles = "".join(
+        f"SELECT $$CREATE ROLE {name} {attributes} PASSWORD '{verifier}'$$"
+        f" WHERE to_regrole('{name}') IS NULL \\gexec\n"
+        for name, (attributes, verifier) in roles.items()
+    )
+    primary.query(
+        f"""{create_roles}
+        SELECT 'CREATE DATABASE {DATABASE} OWNER {OWNER}'
+         WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = '{DATABASE}') \\gexec
+        SELECT pg_create_physical_replication_slot('{SLOT}', true)
+         WHERE NOT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = '{SLOT}');
+        """
+    )
+    primary.query(
+        f"""
+        ALTER DEFAULT PRIVILEGES IN SCHEMA public
+            GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {APP_USER};
+        ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT USAGE ON SEQUENCES TO {APP_USER};
+        """,
+        user=OWNER,
+        database=DATABASE,
+    )
+
+
+def _run(
+    instance: Instance, command: list[str], *, environment: dict[str, str] | None = None
+) -> None:
+    """Run one of PostgreSQL's programs as the servers' account. Raises Refusal with its words."""
+    status, output = run(
+        command, folder=instance.home, environment=environment, account=instance.account
+    )
+    if status:
+        raise Refusal(f"{Path(command[0]).name} failed with status {status}", detail=output)
+
+
+def _make_partial(instance: Instance, data: Path) -> Path:
+    """An empty folder beside a data directory, to be renamed to it once complete."""
+    partial = data.with_suffix(".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(mode=0o700)
+    instance.give(partial)
+    return partial
+
+
+def _raise_descriptor_limit(needed: int) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise Refusal(
+            f"this machine allows {hard} open files a process and PgBouncer needs {needed}: "
+            f"ulimit -Hn {needed}"
+        )
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
+class _LogTail:
+    """What a log gains from now on."""
+
+    def __init__(self, log: Path) -> None:
+        self._log = log
+        self._start = log.stat().st_size if log.exists() else 0
+
+    def read(self) -> str:
+        if not self._log.exists():
+            return ""
+        with self._log.open("rb") as file:
+            file.seek(self._start)
+            return file.read().decode(errors="replace")

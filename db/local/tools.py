@@ -1,0 +1,343 @@
+"""Finds the real software that localhost runs, and installs what is missing.
+
+System packages come through apt; PgBouncer is built from Debian's newer source package where the
+release's own is too old; Flyway's jars come through Maven, and their sums are pinned. What was
+installed into the project counts only once its stamp, written last, says it is complete.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from db.flyway import IMAGE_FOLDER, JAVA_MAJOR_MINIMUM
+from db.local.instance import PROJECT
+from db.local.processes import ended_on_failure, launch
+from db.local.report import Refusal, Report
+
+POSTGRES_MAJOR = "15"
+PGBOUNCER_MINIMUM = (1, 24)  # max_db_client_connections, and SIGTERM that waits for clients
+_PGBOUNCER_SUITE = "trixie"  # Debian 13: the oldest release with a PgBouncer that is new enough
+
+TOOLS = PROJECT / ".local" / "tools"
+_LOGS = PROJECT / ".local" / "logs"
+
+_APT_LOCK_SECONDS = 120  # another apt, often the system's own upgrade, may be at work
+_NETWORK = "it needs the network"
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # Debian's mvn prints some whatever it is told
+
+_POSTGRES_VARIABLE = "CLOUDFLOW_POSTGRES_BIN"
+_PGBOUNCER_VARIABLE = "CLOUDFLOW_PGBOUNCER"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tools:
+    """Where the programs are."""
+
+    postgres_folder: Path
+    pgbouncer: Path
+    java: Path
+    jars: tuple[Path, ...]
+
+    def postgres(self, program: str) -> str:
+        """The path of one of PostgreSQL's programs."""
+        return str(self.postgres_folder / program)
+
+
+def ensure_tools(report: Report) -> Tools:
+    """Find every tool, installing what is missing. Raises Refusal with one line on what to do."""
+    return Tools(
+        postgres_folder=_ensure_postgres(report),
+        pgbouncer=_ensure_pgbouncer(report),
+        java=_ensure_java(report),
+        jars=_ensure_jars(report),
+    )
+
+
+def read_version(program: str | Path, pattern: str = r"\d+(?:\.\d+)+") -> str:
+    """What a program says its version is; "" where it cannot be run."""
+    option = "-version" if Path(program).name == "java" else "--version"
+    try:
+        finished = subprocess.run(
+            [str(program), option], capture_output=True, text=True, check=False
+        )
+    except OSError:
+        return ""
+    match = re.search(pattern, finished.stdout + finished.stderr)
+    return match[0] if match else ""
+
+
+def _ensure_postgres(report: Report) -> Path:
+    chosen = os.environ.get(_POSTGRES_VARIABLE)
+    if chosen:
+        version = read_version(Path(chosen) / "postgres")
+        if version.split(".")[0] != POSTGRES_MAJOR:
+            raise Refusal(
+                f"{_POSTGRES_VARIABLE} is {chosen}, where postgres is "
+                f"{version or 'missing'}: name a folder with PostgreSQL {POSTGRES_MAJOR}'s programs"
+            )
+        return Path(chosen)
+    folder = Path(f"/usr/lib/postgresql/{POSTGRES_MAJOR}/bin")
+    if not (folder / "postgres").exists():
+        _install(
+            report,
+            f"PostgreSQL {POSTGRES_MAJOR}",
+            f"postgresql-{POSTGRES_MAJOR}",
+            hint=f"or name another's folder in {_POSTGRES_VARIABLE}",
+        )
+    return folder
+
+
+def _is_new_enough(version: str) -> bool:
+    return bool(version) and tuple(map(int, version.split(".")[:2])) >= PGBOUNCER_MINIMUM
+
+
+def _ensure_pgbouncer(report: Report) -> Path:
+    minimum = ".".join(map(str, PGBOUNCER_MINIMUM))
+    chosen = os.environ.get(_PGBOUNCER_VARIABLE)
+    if chosen:
+        version = read_version(chosen)
+        if not _is_new_enough(version):
+            raise Refusal(
+                f"{_PGBOUNCER_VARIABLE} is {chosen}, which is "
+                f"{f'PgBouncer {version}' if version else 'no program that runs'}: "
+                f"name one of {minimum} or newer, or unset it"
+            )
+        return Path(chosen)
+    built = TOOLS / "pgbouncer" / "pgbouncer"
+    for candidate in (str(built), shutil.which("pgbouncer"), "/usr/sbin/pgbouncer"):
+        if candidate and _is_new_enough(read_version(candidate)):
+            return Path(candidate)
+    _build_pgbouncer(report, built)
+    if not _is_new_enough(read_version(built)):
+        raise Refusal(
+            f"the PgBouncer built is {read_version(built) or 'no program that runs'}, and "
+            f"{minimum} is the oldest that serves: name a newer one in {_PGBOUNCER_VARIABLE}"
+        )
+    return built
+
+
+def _build_pgbouncer(report: Report, built: Path) -> None:
+    """Build Debian's source package, whose signature apt checks, with Debian's security patches."""
+    _install(
+        report,
+        "what builds PgBouncer",
+        "gcc", "libc6-dev", "make", "dpkg-dev", "pkg-config", "xz-utils", "patch",
+        "debian-archive-keyring", "libevent-dev", "libssl-dev", "libc-ares-dev",
+        hint=f"or name a PgBouncer in {_PGBOUNCER_VARIABLE}",
+    )  # fmt: skip
+    work = TOOLS / "pgbouncer.partial"
+    shutil.rmtree(work, ignore_errors=True)
+    for folder in ("lists/partial", "cache/archives/partial"):
+        (work / folder).mkdir(parents=True)
+    (work / "sources.list").write_text(_find_debian_sources(), encoding="utf-8")
+    apt = [
+        "apt-get", "--quiet",
+        "-o", f"Dir::State::Lists={work / 'lists'}", "-o", f"Dir::Cache={work / 'cache'}",
+        "-o", f"Dir::Etc::SourceList={work / 'sources.list'}", "-o", "Dir::Etc::SourceParts=-",
+        # root's sandbox user could not enter a folder of the project.
+        "-o", "APT::Sandbox::User=root",
+    ]  # fmt: skip
+    log = _LOGS / "pgbouncer.log"
+    text = "building PgBouncer:"
+    _run_step(report, f"{text} the list of sources", [*apt, "update"], log=log, hint=_NETWORK)
+    fetch = [*apt, "source", "pgbouncer"]
+    _run_step(report, f"{text} its source", fetch, log=log, folder=work, hint=_NETWORK)
+    source = next(path for path in work.glob("pgbouncer-*") if path.is_dir())
+    _run_step(report, f"{text} configure", ["./configure", "--with-cares"], log=log, folder=source)
+    jobs = f"-j{os.cpu_count() or 1}"
+    _run_step(report, f"{text} compile", ["make", jobs, "pgbouncer"], log=log, folder=source)
+    built.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy2(source / "pgbouncer", built.with_suffix(".partial"))
+    built.with_suffix(".partial").replace(built)
+    shutil.rmtree(work)
+
+
+def _find_debian_sources() -> str:
+    """Source lines for the newer release, at the mirrors that this machine itself uses."""
+    finished = subprocess.run(
+        [
+            "apt-get", "indextargets", "--format", "$(ORIGIN)|$(LABEL)|$(REPO_URI)",
+            "Created-By: Packages",
+        ],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    signed = "[signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]"
+    suites = {"Debian": _PGBOUNCER_SUITE, "Debian-Security": f"{_PGBOUNCER_SUITE}-security"}
+    lines: set[str] = set()
+    for line in finished.stdout.splitlines():
+        origin, label, uri = line.split("|")
+        if origin == "Debian" and label in suites:
+            lines.add(f"deb-src {signed} {uri} {suites[label]} main\n")
+    if not lines:
+        raise Refusal(
+            f"PgBouncer is missing or older than {'.'.join(map(str, PGBOUNCER_MINIMUM))}, and this "
+            "system has no Debian mirror to build a newer one from: install one and name it in "
+            f"{_PGBOUNCER_VARIABLE}"
+        )
+    return "".join(sorted(lines))
+
+
+def _ensure_java(report: Report) -> Path:
+    home = os.environ.get("JAVA_HOME")
+    found = f"{home}/bin/java" if home else shutil.which("java")
+    if not found:
+        _install(report, "Java", "default-jre-headless", hint="or put java on the PATH")
+        found = shutil.which("java") or "/usr/bin/java"
+    major = read_version(found, r'(?<=version ")\d+')
+    if not major or int(major) < JAVA_MAJOR_MINIMUM:
+        raise Refusal(
+            f"{found} is {f'Java {major}' if major else 'no Java that runs'}, and Flyway needs "
+            f"{JAVA_MAJOR_MINIMUM} or newer: install one, or name it in JAVA_HOME"
+        )
+    return Path(found)
+
+
+def _ensure_jars(report: Report) -> tuple[Path, ...]:
+    sums = (IMAGE_FOLDER / "jars.sha256").read_text(encoding="ascii")
+    pinned = {name: digest for digest, name in (line.split() for line in sums.splitlines())}
+    folder = TOOLS / "flyway"
+    stamp = folder / "complete"
+    content = hashlib.sha256(sums.encode()).hexdigest()
+    if not stamp.exists() or stamp.read_text(encoding="ascii") != content:
+        _fetch_jars(report, folder, pinned)
+        stamp.write_text(content, encoding="ascii")
+    return tuple(folder / name for name in sorted(pinned))
+
+
+def _fetch_jars(report: Report, folder: Path, pinned: dict[str, str]) -> None:
+    if not shutil.which("mvn"):
+        _install(report, "Maven", "maven", hint="or put mvn on the PATH")
+    partial = folder.with_suffix(".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    _run_step(report,
+        f"fetching Flyway: {len(pinned)} jars",
+        [
+            "mvn", "--batch-mode", "--strict-checksums", "--update-snapshots",
+            "--file", str(IMAGE_FOLDER / "pom.xml"), f"-DoutputDirectory={partial}",
+            # By its whole name: the short one, without a network, fails in misleading words.
+            "org.apache.maven.plugins:maven-dependency-plugin:copy-dependencies",
+        ],
+        log=_LOGS / "flyway.log",
+        hint=_NETWORK,
+    )  # fmt: skip
+    fetched = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in partial.glob("*.jar")}
+    for name in sorted(fetched.keys() | pinned.keys()):
+        if fetched.get(name) != pinned.get(name):
+            raise Refusal(
+                f"db/images/flyway/jars.sha256: {name} has sum {fetched.get(name, '(missing)')}, "
+                f"pinned is {pinned.get(name, '(none)')}: if pom.xml changed on purpose, make lock"
+            )
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+
+
+def _install(report: Report, what: str, *packages: str, hint: str) -> None:
+    """Install Debian packages that are missing. Raises Refusal where that cannot be."""
+    missing = [package for package in packages if not _is_installed(package)]
+    if not missing:
+        return
+    names = " ".join(missing)
+    if not shutil.which("apt-get"):
+        raise Refusal(
+            f"{what} is missing, and this system has no apt: install it ({names}), {hint}"
+        )
+    prefix = _become_root(f"{what} is missing: sudo apt-get install {names}, {hint}")
+    install = [
+        *prefix, "env", "DEBIAN_FRONTEND=noninteractive",
+        "apt-get", "install", "--yes", "--no-install-recommends",
+        "-o", f"DPkg::Lock::Timeout={_APT_LOCK_SECONDS}", *missing,
+    ]  # fmt: skip
+    log = _LOGS / "apt.log"
+    text = f"installing {what}: {names}"
+    if len(text) > 60:
+        text = f"installing {what}: {len(missing)} packages"
+    with _no_cluster_from_debian(prefix):
+        try:
+            _run_step(report, text, install, log=log)
+        except Refusal:
+            # A new machine has no package lists yet, and old lists name versions that are gone.
+            update = [*prefix, "apt-get", "update"]
+            _run_step(report, "reading the package lists", update, log=log, hint=_NETWORK)
+            _run_step(report, text, install, log=log, hint=f"{_NETWORK}, {hint}")
+
+
+def _become_root(refusal: str) -> list[str]:
+    """What to put before a command that only root may run."""
+    if not os.geteuid():
+        return []
+    if shutil.which("sudo"):
+        ask = ["sudo", "-v"] if sys.stdin.isatty() else ["sudo", "-n", "true"]
+        if subprocess.run(ask, stderr=subprocess.DEVNULL, check=False).returncode == 0:
+            return ["sudo", "-n"]
+    raise Refusal(refusal)
+
+
+def _run_step(
+    report: Report,
+    text: str,
+    command: list[str],
+    *,
+    log: Path,
+    folder: Path | None = None,
+    hint: str = "",
+) -> None:
+    """Run a long command as a step: its output goes to a log, its last line is shown.
+
+    Raises Refusal with the command's whole output when it fails.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with report.step(text) as show, log.open("wb") as output:
+        # Our own make's flags are not for the makes of others.
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("MAKE")}
+        process = launch(command, output=output, folder=folder, environment=environment)
+        with ended_on_failure(process):
+            while process.poll() is None:
+                show(_read_last_line(log))
+                time.sleep(0.1)
+    if process.returncode:
+        raise Refusal(
+            f"{text}: {Path(command[0]).name} failed with status {process.returncode} "
+            f"(its words are above and in {log}{'; ' if hint else ''}{hint})",
+            detail=_COLOURS.sub("", log.read_text(encoding="utf-8", errors="replace")),
+        )
+
+
+def _read_last_line(log: Path) -> str:
+    with log.open("rb") as file:
+        file.seek(0, os.SEEK_END)
+        file.seek(max(0, file.tell() - 400))
+        lines = file.read().decode(errors="replace").split("\n")
+    plain = (_COLOURS.sub("", line).strip() for line in reversed(lines[:-1]))
+    return next((line for line in plain if line), "")
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        finished = subprocess.run(
+            ["dpkg-query", "--show", "--showformat=${db:Status-Abbrev}", package],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    except OSError:
+        return False
+    return finished.stdout.startswith("ii")
+
+
+@contextmanager
+def _no_cluster_from_debian(prefix: list[str]) -> Generator[None]:
+    """Keep the package from creating a cluster, which an init system would start on port 5432."""
+    folder = "/etc/postgresql-common/createcluster.d"
+    ours = f"{folder}/cloudflow.conf"
+    script = f"mkdir -p {folder} && echo 'create_main_cluster = false' > {ours}"
+    subprocess.run([*prefix, "sh", "-c", script], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run([*prefix, "rm", "-f", ours], check=True)
