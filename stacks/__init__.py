@@ -1,0 +1,1 @@
+"""Where CloudFlow's database runs on AWS."""
