@@ -1,0 +1,341 @@
+"""`up`, `down` and what people do to a development database in between."""
+
+import os
+import pwd
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from db.local.instance import DATABASE_READONLY, SLOT, Instance
+from db.local.processes import find_loopback_addresses
+from tests.conftest import PROJECT, Machine
+
+pytestmark = pytest.mark.slow
+
+
+def _add_user(machine: Machine, email: str) -> None:
+    with psycopg.connect(machine.address()) as connection:
+        connection.execute("INSERT INTO users (email, password_hash) VALUES (%s, 'x')", [email])
+
+
+def _emails(machine: Machine) -> list[str]:
+    with psycopg.connect(machine.address()) as connection:
+        return [row[0] for row in connection.execute("SELECT email FROM users ORDER BY email")]
+
+
+def _assert_refused(machine: Machine, *words: str, status: int = 1) -> None:
+    """`up` ends with one clear line that holds these words, and leaves nothing running."""
+    finished = machine.type("up")
+    assert finished.status == status, finished
+    last = finished.errors.strip().splitlines()[-1]
+    assert last.startswith("db.local: "), finished.errors
+    for word in words:
+        assert word in last, finished.errors
+    assert "Traceback" not in finished.errors
+    assert machine.instance.exists() is False or machine.running() == {}
+
+
+def test_up_ends_with_the_connection_strings_and_they_work(
+    new_machine: Callable[[], Machine], proven: Callable[[str], None]
+) -> None:
+    machine = new_machine()
+    finished = machine.type("up")
+    assert finished.status == 0, finished.errors
+    assert f"writer     {machine.address()}" in finished.output
+    assert f"read-only  {machine.address(DATABASE_READONLY)}" in finished.output
+    assert re.search(r"^schema +4 +4 applied, 0 pending$", finished.output, re.MULTILINE)
+    psql = machine.servers.primary.tools.postgres("psql")
+    for database, answer in (("cloudflow_dev", "f"), ("cloudflow_dev_readonly", "t")):
+        asked = subprocess.run(
+            [psql, machine.address(database), "-XAtc", "SELECT pg_is_in_recovery()"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert asked.stdout.strip() == answer
+    proven("one command makes primary, replica, pool and schema; psql reaches both databases")
+
+
+def test_up_again_changes_nothing_and_down_keeps_the_data(
+    machine: Machine, proven: Callable[[str], None]
+) -> None:
+    machine.up()
+    _add_user(machine, "kept@example.com")
+    before = machine.running()
+    machine.up()
+    assert machine.running() == before
+    assert machine.type("down").status == 0
+    assert machine.running() == {}
+    assert machine.type("down").status == 0, "down twice is no error"
+    machine.up()
+    assert _emails(machine) == ["kept@example.com"]
+    proven("up twice keeps every process; down and up again keeps the data")
+
+
+def test_a_killed_primary_comes_back_with_every_committed_row(
+    machine: Machine, proven: Callable[[str], None]
+) -> None:
+    machine.up()
+    _add_user(machine, "committed@example.com")
+    postmaster = machine.running()["primary"]
+    os.kill(postmaster, signal.SIGKILL)
+    assert machine.type("status").status == 1
+    machine.up()
+    assert _emails(machine) == ["committed@example.com"]
+    assert machine.running()["primary"] != postmaster
+    proven("a primary killed with SIGKILL is recovered by up, its committed row kept")
+
+
+def test_a_stale_pid_file_is_cleared_and_the_process_it_names_is_left_alone(
+    machine: Machine, proven: Callable[[str], None]
+) -> None:
+    bystander = subprocess.Popen(["sleep", "600"])
+    try:
+        for data in (machine.instance.primary_data, machine.instance.replica_data):
+            pid_file = data / "postmaster.pid"
+            pid_file.write_text(f"{bystander.pid}\n{data}\n1\n1\n\n127.0.0.1\n", encoding="ascii")
+            machine.instance.give(pid_file)
+        machine.up()
+        assert bystander.poll() is None
+    finally:
+        bystander.kill()
+        bystander.wait()
+    proven("a pid file that names another's process neither stops up nor harms that process")
+
+
+def test_servers_whose_folder_was_deleted_are_ended_by_the_next_up(
+    machine: Machine, proven: Callable[[str], None]
+) -> None:
+    machine.up()
+    orphans = machine.running()
+    assert len(orphans) == 3
+    shutil.rmtree(machine.instance.home)
+    machine.up()
+    assert not set(orphans.values()) & set(machine.running().values())
+    for pid in orphans.values():
+        with pytest.raises(OSError):
+            Path(f"/proc/{pid}/cwd").readlink()
+    proven("servers orphaned by a deleted folder are recognised and ended by the next up")
+
+
+@pytest.mark.parametrize("address", find_loopback_addresses())
+def test_a_foreign_listener_on_one_address_is_named_and_left_alone(
+    machine: Machine, address: str, proven: Callable[[str], None]
+) -> None:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.create_server((address, machine.port), family=family):
+        _assert_refused(
+            machine, f"port {machine.port} on {address}", f"process {os.getpid()}", "PORT="
+        )
+        socket.create_connection((address, machine.port)).close()
+    proven(f"another's listener on {address} alone: refused, named by process, left alone")
+
+
+def test_another_port_is_kept_for_later_commands(machine: Machine) -> None:
+    machine.up()
+    other = replace(machine, port=machine.port + 1000)
+    other.up()
+    later = replace(machine, environment={"CLOUDFLOW_PORT": ""}).type("up")
+    assert f"localhost:{other.port}" in later.output
+    assert _emails(other) == []
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        "making the primary",
+        "starting the primary",
+        "migrating the schema",
+        "making the replica",
+        "starting the replica",
+        "starting the pool",
+    ],
+)
+def test_ctrl_c_leaves_nothing_running_and_the_next_up_works(
+    new_machine: Callable[[], Machine], step: str, proven: Callable[[str], None]
+) -> None:
+    machine = new_machine()
+    process = machine.start("up")
+    assert process.stderr
+    for line in process.stderr:
+        if step in line:
+            break
+    time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate()
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert machine.running() == {}
+    machine.up()
+    assert _emails(machine) == []
+    proven(f"Ctrl-C while {step}: nothing left running, the next up works")
+
+
+def test_a_lost_replica_is_made_anew(machine: Machine, proven: Callable[[str], None]) -> None:
+    primary = machine.up().primary
+    _add_user(machine, "before@example.com")
+    os.kill(machine.running()["replica"], signal.SIGKILL)
+    primary.query("ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'")
+    primary.query("SELECT pg_reload_conf()")
+    for _ in range(4):
+        primary.query("SELECT pg_logical_emit_message(false, 'x', repeat('x', 1000))")
+        primary.query("SELECT pg_switch_wal()")
+        primary.query("CHECKPOINT")
+    lost = primary.query(f"SELECT wal_status FROM pg_replication_slots WHERE slot_name = '{SLOT}'")
+    assert lost[0]["wal_status"] == "lost"
+    primary.query("ALTER SYSTEM RESET ALL")
+    primary.query("SELECT pg_reload_conf()")
+    machine.up()
+    with psycopg.connect(machine.address(DATABASE_READONLY)) as connection:
+        assert connection.execute("SELECT email FROM users").fetchall() == [("before@example.com",)]
+    proven("a replica whose WAL is gone is made anew by up; the primary is untouched")
+
+
+def test_a_replica_that_may_be_the_last_copy_is_never_discarded(machine: Machine) -> None:
+    shutil.rmtree(machine.instance.primary_data)
+    _assert_refused(machine, "may be the last copy")
+    assert (machine.instance.replica_data / "PG_VERSION").exists()
+
+
+def test_data_of_another_postgresql_major_is_refused_untouched(machine: Machine) -> None:
+    version = machine.instance.primary_data / "PG_VERSION"
+    version.write_text("14\n", encoding="ascii")
+    _assert_refused(machine, "PostgreSQL 14", "runs 15", "nothing was changed")
+    assert version.read_text(encoding="ascii") == "14\n"
+
+
+def _write_program(path: Path, words: str) -> str:
+    path.write_text(f"#!/bin/sh\necho {words}\n", encoding="ascii")
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_a_tool_that_is_missing_or_too_old_is_one_clear_line(
+    machine: Machine, tmp_path: Path
+) -> None:
+    cases = {
+        "CLOUDFLOW_PGBOUNCER": [
+            (_write_program(tmp_path / "pgbouncer", "PgBouncer 1.18.0"), "PgBouncer 1.18.0"),
+            (str(tmp_path / "none"), "no program that runs"),
+        ],
+        "CLOUDFLOW_POSTGRES_BIN": [
+            (str(Path(_write_program(tmp_path / "postgres", "16.2")).parent), "16.2"),
+            (str(tmp_path / "nowhere"), "missing"),
+        ],
+        "JAVA_HOME": [(str(tmp_path / "nowhere"), "Flyway needs 17 or newer")],
+    }
+    for variable, values in cases.items():
+        for value, words in values:
+            _assert_refused(replace(machine, environment={variable: value}), value, words)
+
+
+def test_without_a_network_the_first_set_up_says_so(
+    servers_folder: Path, tmp_path: Path, proven: Callable[[str], None]
+) -> None:
+    project = _copy_project(servers_folder / "offline")
+    closed = socket.create_server(("127.0.0.1", 0))
+    port = closed.getsockname()[1]
+    closed.close()
+    finished = subprocess.run(
+        [sys.executable, "-m", "db.local", "tools"],
+        cwd=project,
+        env=os.environ
+        | {
+            "CLOUDFLOW_PGBOUNCER": _write_program(tmp_path / "pgbouncer", "PgBouncer 1.24.1"),
+            "MAVEN_OPTS": f"-Dhttps.proxyHost=127.0.0.1 -Dhttps.proxyPort={port} "
+            f"-Dmaven.repo.local={tmp_path / 'repository'}",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    shutil.rmtree(project)
+    assert finished.returncode == 1
+    last = finished.stderr.strip().splitlines()[-1]
+    assert "fetching Flyway" in last and "it needs the network" in last
+    assert "Connection refused" in finished.stderr, "Maven's own words are there too"
+    proven("without a network, fetching Flyway ends in one line below Maven's own words")
+
+
+def _copy_project(target: Path) -> Path:
+    shutil.copytree(
+        PROJECT, target, ignore=shutil.ignore_patterns(".*", "node_modules", "cdk.out", "tests")
+    )
+    return target
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="not root: every other test ran unprivileged")
+def test_an_ordinary_user_needs_nothing_from_root(
+    machine: Machine, servers_folder: Path, proven: Callable[[str], None]
+) -> None:
+    user = pwd.getpwnam("nobody")
+    project = _copy_project(servers_folder / "ordinary")
+    tools = machine.servers.primary.tools
+    target = project / ".local" / "tools"
+    shutil.copytree(tools.pgbouncer.parent, target / "pgbouncer")
+    shutil.copytree(tools.jars[0].parent, target / "flyway")
+    for path in (project, *project.rglob("*")):
+        os.chown(path, user.pw_uid, user.pw_gid)
+    command = ["/usr/bin/python3", "-m", "db.local"]
+    try:
+        up = subprocess.run(
+            [*command, "up", "--port", str(machine.port)],
+            cwd=project, capture_output=True, text=True, check=False,
+            user=user.pw_uid, group=user.pw_gid, extra_groups=[],
+        )  # fmt: skip
+        assert up.returncode == 0, up.stderr
+        assert _emails(machine) == []
+        owners = {
+            Path(f"/proc/{pid}").stat().st_uid
+            for pid in replace(machine, instance=Instance(home=project / ".local" / "dev"))
+            .running()
+            .values()
+        }
+        assert owners == {user.pw_uid}
+    finally:
+        down = subprocess.run(
+            [*command, "down"], cwd=project, capture_output=True, text=True, check=False,
+            user=user.pw_uid, group=user.pw_gid, extra_groups=[],
+        )  # fmt: skip
+        shutil.rmtree(project)
+    assert down.returncode == 0, down.stderr
+    proven("an ordinary user brings everything up and down, servers running as that user")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="not root: servers run as oneself")
+def test_a_folder_that_the_servers_cannot_enter_is_one_clear_line(
+    new_machine: Callable[[], Machine], tmp_path: Path
+) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    machine = replace(new_machine(), instance=Instance(home=closed / "dev"))
+    _assert_refused(machine, "may not enter", "--home")
+
+
+def test_reset_destroys_only_its_own_data_and_only_after_a_yes(machine: Machine) -> None:
+    machine.up()
+    stranger = machine.instance.home / "notes.txt"
+    stranger.write_text("mine", encoding="utf-8")
+    refused = machine.type("reset")
+    assert refused.status == 1
+    assert "YES=1" in refused.errors
+    assert len(machine.running()) == 3
+    pids = machine.running()
+    assert machine.type("reset", "--yes").status == 0
+    assert [path.name for path in machine.instance.home.iterdir()] == ["notes.txt"]
+    assert not any(Path(f"/proc/{pid}/cwd").exists() for pid in pids.values())
+
+
+def test_two_commands_at_once_do_not_mix(machine: Machine) -> None:
+    with machine.instance.lock():
+        _assert_refused(machine, f"process {os.getpid()} is at work", "wait for it")

@@ -1,0 +1,125 @@
+"""A bad migration: Flyway's own words, exit status not zero, the schema exactly as before."""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from db.flyway import MIGRATIONS
+from db.local.instance import DATABASE, SUPERUSER
+from db.local.servers import client_environment
+from tests.conftest import Finished, Machine
+
+pytestmark = pytest.mark.slow
+
+_FAILING = """\
+CREATE TABLE plans (id int);
+INSERT INTO plans VALUES (1);
+ALTER TABLE no_such_table ADD COLUMN x int;
+"""
+
+
+@pytest.fixture
+def checkout(machine: Machine, tmp_path: Path) -> Machine:
+    """A machine with a checkout of its own, to put bad migrations in."""
+    folder = tmp_path / "migrations"
+    shutil.copytree(MIGRATIONS, folder)
+    changed = replace(machine, instance=replace(machine.instance, migrations=folder))
+    changed.up()
+    return changed
+
+
+def _dump(machine: Machine) -> str:
+    """The whole schema and Flyway's history, without what differs from dump to dump."""
+    primary = machine.servers.primary
+    environment = client_environment(
+        machine.instance, host="127.0.0.1", port=primary.port, user=SUPERUSER, database=DATABASE
+    )
+    dump = subprocess.run(
+        [primary.tools.postgres("pg_dump"), "--schema-only"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    history = primary.query("SELECT * FROM flyway_schema_history", database=DATABASE)
+    return re.sub(r"^(--.*|\\(un)?restrict .*)\n", "", dump, flags=re.MULTILINE) + str(history)
+
+
+def _misname(folder: Path) -> None:
+    (folder / "v5_plans.sql").write_text("CREATE TABLE plans (id int);\n", encoding="utf-8")
+
+
+def _edit(folder: Path) -> None:
+    with (folder / "V2__create_workflows.sql").open("a", encoding="utf-8") as file:
+        file.write("-- a late thought\n")
+
+
+def _slip_in(folder: Path) -> None:
+    (folder / "V3.1__plans.sql").write_text("CREATE TABLE plans (id int);\n", encoding="utf-8")
+
+
+def _fail(folder: Path) -> None:
+    (folder / "V5__plans.sql").write_text(_FAILING, encoding="utf-8")
+
+
+def _duplicate(folder: Path) -> None:
+    (folder / "V4__again.sql").write_text("CREATE TABLE plans (id int);\n", encoding="utf-8")
+
+
+_CASES: dict[str, tuple[Callable[[Path], None], list[str]]] = {
+    "misnamed": (_misname, ["v5_plans.sql"]),
+    "edited after it was applied": (_edit, ["checksum mismatch", "version 2"]),
+    "out of order": (_slip_in, ["3.1", "outOfOrder"]),
+    "failing SQL": (_fail, ["V5__plans.sql", "Line", ": 3", "42P01", 'relation "no_such_table"']),
+    "a version twice": (_duplicate, ["V4__again.sql", "more than one migration"]),
+}
+
+
+@pytest.mark.parametrize("case", _CASES)
+def test_a_bad_migration_leaves_the_schema_exactly_as_it_was(
+    checkout: Machine, case: str, proven: Callable[[str], None]
+) -> None:
+    spoil, words = _CASES[case]
+    before, running = _dump(checkout), checkout.running()
+    spoil(checkout.instance.migrations)
+    for command in ("migrate", "up"):
+        _assert_failed(checkout.type(command), words)
+        assert _dump(checkout) == before
+        assert checkout.running() == running, "what ran before goes on running"
+    assert checkout.type("down").status == 0
+    _assert_failed(checkout.type("up"), words)
+    assert checkout.running() == {}, "what this up started is stopped again"
+    proven(f"a migration {case}: refused in Flyway's words, the schema exactly as before")
+
+
+def _assert_failed(finished: Finished, words: list[str]) -> None:
+    assert finished.status == 1, finished
+    for word in words:
+        assert word.lower() in finished.errors.lower(), finished.errors
+    assert "the schema is at version 4" in finished.errors.splitlines()[-1]
+
+
+def test_a_mended_migration_is_applied_and_usable_at_once(
+    checkout: Machine, proven: Callable[[str], None]
+) -> None:
+    _fail(checkout.instance.migrations)
+    assert checkout.type("migrate").status == 1
+    (checkout.instance.migrations / "V5__plans.sql").write_text(
+        "CREATE TABLE plans (id int);\n", encoding="utf-8"
+    )
+    (checkout.instance.migrations / "V6__index.sql").write_text(
+        "CREATE INDEX CONCURRENTLY idx_plans ON plans (id);\n", encoding="utf-8"
+    )
+    status = checkout.type("status")
+    assert "2 pending: V5__plans.sql, V6__index.sql" in status.output
+    migrated = checkout.type("migrate")
+    assert migrated.status == 0, migrated
+    assert "Successfully applied 2 migrations" in migrated.output
+    psql = checkout.type("psql", "--", "-XAtc", "INSERT INTO plans VALUES (1) RETURNING id")
+    assert psql.output.splitlines()[0] == "1", psql.errors
+    proven("a mended migration and a CREATE INDEX CONCURRENTLY apply; the app can use them at once")

@@ -1,0 +1,215 @@
+"""What the pool promises: how many servers, how many clients, and what one past a limit is told."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+
+import asyncpg
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from db import pgbouncer, scram
+from db.local.development import Servers
+from db.local.instance import APP_PASSWORD, APP_USER, DATABASE, SUPERUSER
+from tests.conftest import Machine
+
+pytestmark = pytest.mark.slow
+
+
+@dataclass
+class Peak:
+    """How many backends of the app's database were open at once, at most.
+
+    At once, not over time: PgBouncer may close one server connection and open another.
+    """
+
+    value: int = 0
+    samples: int = 0
+
+
+@contextmanager
+def _sample_backends(servers: Servers) -> Generator[Peak]:
+    address = make_conninfo(
+        host="127.0.0.1",
+        port=servers.primary.port,
+        user=SUPERUSER,
+        dbname="postgres",
+        password=servers.primary.state.passwords[SUPERUSER],
+    )
+    peak, done = Peak(), threading.Event()
+
+    def sample() -> None:
+        with psycopg.connect(address, autocommit=True) as connection:
+            while not done.wait(0.01):
+                row = connection.execute(
+                    "SELECT count(*) FROM pg_stat_activity"
+                    " WHERE datname = %s AND backend_type = 'client backend'",
+                    [DATABASE],
+                ).fetchone()
+                peak.value = max(peak.value, row[0] if row else 0)
+                peak.samples += 1
+
+    thread = threading.Thread(target=sample)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        done.set()
+        thread.join()
+
+
+async def _connect_many(address: str, count: int) -> list[asyncpg.Connection]:
+    connections: list[asyncpg.Connection] = []
+    for start in range(0, count, 50):
+        batch = [asyncpg.connect(address, timeout=60) for _ in range(min(50, count - start))]
+        connections += await asyncio.gather(*batch)
+    return connections
+
+
+async def _close_all(connections: list[asyncpg.Connection]) -> None:
+    await asyncio.gather(*(connection.close() for connection in connections))
+
+
+def test_500_clients_of_one_user_share_20_servers_and_the_601st_is_refused_by_name(
+    shared_machine: Machine, proven: Callable[[str], None]
+) -> None:
+    settings = shared_machine.servers.pool.settings
+    limit = settings.max_db_client_connections
+
+    async def act() -> tuple[list[int], str]:
+        clients = await _connect_many(shared_machine.address(), 500)
+        answers: list[int] = []
+        for turn in range(3):
+            answers += await asyncio.gather(
+                *(
+                    client.fetchval("SELECT $1::int FROM pg_sleep(0.02)", turn * 500 + number)
+                    for number, client in enumerate(clients)
+                )
+            )
+        clients += await _connect_many(shared_machine.address(), limit - len(clients))
+        with pytest.raises(asyncpg.PostgresError) as refused:
+            await asyncpg.connect(shared_machine.address())
+        await _close_all(clients)
+        return answers, str(refused.value)
+
+    with _sample_backends(shared_machine.servers) as peak:
+        answers, refusal = asyncio.run(act())
+    assert sorted(answers) == list(range(1500))
+    assert peak.value == settings.default_pool_size == 20
+    assert limit == 600
+    assert "max_db_client_connections" in refusal
+    proven(
+        f"500 clients that stay connected got 1,500 of 1,500 answers from {peak.value} servers "
+        f"(peak of {peak.samples} samples); client {limit + 1}: {refusal}"
+    )
+
+
+@contextmanager
+def _six_users(machine: Machine) -> Generator[list[str]]:
+    """Six app users, in PostgreSQL and in PgBouncer's auth file; gone again afterwards."""
+    servers = machine.servers
+    users = [f"app{number}" for number in range(6)]
+    logins = [
+        pgbouncer.Login(user=user, verifier=scram.build_verifier(APP_PASSWORD)) for user in users
+    ]
+    pool = replace(servers.pool, logins=(*servers.pool.logins, *logins))
+    for login in logins:
+        servers.primary.query(
+            f"CREATE ROLE {login.user} LOGIN PASSWORD '{login.verifier}' IN ROLE {APP_USER}"
+        )
+    try:
+        _reload(servers, pool.logins)
+        yield users
+    finally:
+        _reload(servers, servers.pool.logins)
+        servers.pool.query(f"RECONNECT {DATABASE};")
+        for user in users:
+            servers.primary.query(f"DROP ROLE {user}")
+
+
+def _reload(servers: Servers, logins: tuple[pgbouncer.Login, ...]) -> None:
+    instance = servers.pool.instance
+    instance.write(instance.auth_file, pgbouncer.render_auth_file(logins), mode=0o600)
+    servers.pool.query("RELOAD;")
+
+
+def test_six_users_with_120_busy_clients_never_open_a_101st_server(
+    shared_machine: Machine, proven: Callable[[str], None]
+) -> None:
+    maximum = shared_machine.servers.pool.settings.max_db_connections
+
+    async def act(users: list[str]) -> list[int]:
+        clients: list[asyncpg.Connection] = []
+        for user in users:
+            clients += await _connect_many(shared_machine.address(user=user), 20)
+        answers: list[int] = []
+        for turn in range(3):
+            answers += await asyncio.gather(
+                *(
+                    client.fetchval("SELECT $1::int FROM pg_sleep(0.5)", turn * 120 + number)
+                    for number, client in enumerate(clients)
+                )
+            )
+        await _close_all(clients)
+        return answers
+
+    with _six_users(shared_machine) as users, _sample_backends(shared_machine.servers) as peak:
+        answers = asyncio.run(act(users))
+    assert sorted(answers) == list(range(360))
+    assert peak.value == maximum == 100
+    proven(
+        f"120 busy clients of six users got 360 of 360 answers from {peak.value} servers, "
+        f"the 101st was never open ({peak.samples} samples)"
+    )
+
+
+@contextmanager
+def _setting(servers: Servers, name: str, value: int) -> Generator[None]:
+    rows = servers.pool.query("SHOW CONFIG;")
+    before = next(row["value"] for row in rows if row["key"] == name)
+    servers.pool.query(f"SET {name} = {value};")
+    try:
+        yield
+    finally:
+        servers.pool.query(f"SET {name} = {before};")
+
+
+def test_a_client_that_waits_too_long_for_a_server_is_told_query_wait_timeout(
+    shared_machine: Machine, proven: Callable[[str], None]
+) -> None:
+    servers = shared_machine.servers
+    size = servers.pool.settings.default_pool_size
+    holders = [psycopg.connect(shared_machine.address()) for _ in range(size)]
+    try:
+        for holder in holders:
+            holder.execute("SELECT 1")  # begins a transaction, which keeps its server
+        with (
+            _setting(servers, "query_wait_timeout", 1),
+            psycopg.connect(shared_machine.address()) as waiting,
+            pytest.raises(psycopg.OperationalError) as refused,
+        ):
+            waiting.execute("SELECT 1")
+    finally:
+        for holder in holders:
+            holder.close()
+    assert "query_wait_timeout" in str(refused.value)
+    with psycopg.connect(shared_machine.address()) as after:
+        assert after.execute("SELECT 1").fetchone() == (1,)
+    proven(f"with {size} servers held, client {size + 1} is told: query_wait_timeout")
+
+
+def test_one_client_past_the_whole_process_limit_is_refused_by_name(
+    shared_machine: Machine, proven: Callable[[str], None]
+) -> None:
+    with (
+        _setting(shared_machine.servers, "max_client_conn", 3),
+        ExitStack() as held,
+        pytest.raises(psycopg.OperationalError) as refused,
+    ):
+        for _ in range(4):
+            held.enter_context(psycopg.connect(shared_machine.address()))
+    assert "max_client_conn" in str(refused.value)
+    proven(f"past max_client_conn: {str(refused.value).strip().splitlines()[-1]}")
