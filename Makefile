@@ -54,6 +54,11 @@ lock: .venv/.complete ## compile the lock files; ARGS=--upgrade for newer versio
 	@$(COMPILE) pyproject.toml --group dev --output-file requirements.txt $(ARGS)
 	@$(COMPILE) --group uv --output-file requirements-uv.txt $(ARGS)
 	@$(IN_VENV) npm install --package-lock-only --loglevel=error >/dev/null
+	@rm -rf .local/jars
+	@mvn --batch-mode --quiet --strict-checksums --file db/images/flyway/pom.xml \
+	    -DoutputDirectory=$(CURDIR)/.local/jars \
+	    org.apache.maven.plugins:maven-dependency-plugin:copy-dependencies
+	@cd .local/jars && sha256sum *.jar >$(CURDIR)/db/images/flyway/jars.sha256
 
 clean: ## remove all that the targets above made, but never the local database
 	@rm -rf .venv node_modules cdk.out .pytest_cache .ruff_cache

@@ -22,7 +22,11 @@ _INTERRUPTED = 130  # 128 + SIGINT, as a shell says it
 
 def main(arguments: list[str]) -> int:
     """Run one command; returns the exit status: 0 done, 1 refused or unhealthy, 2 wrong usage."""
-    options = _build_parser().parse_args(arguments)
+    parser = _build_parser()
+    options, rest = parser.parse_known_args(arguments)
+    if rest and options.command is not _psql:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    options.rest = rest
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     try:
@@ -82,13 +86,14 @@ def _build_parser() -> argparse.ArgumentParser:
     migrating = commands.add_parser("migrate", help="apply pending migrations, by Flyway")
     migrating.set_defaults(command=_migrate)
 
-    psql = commands.add_parser("psql", help="a psql session through the pool")
+    psql = commands.add_parser(
+        "psql", help="a psql session through the pool; further arguments are psql's own"
+    )
     which = psql.add_mutually_exclusive_group()
     which.add_argument("--readonly", action="store_true", help="the replica instead")
     which.add_argument(
         "--owner", action="store_true", help="the schema's owner, straight to the primary"
     )
-    psql.add_argument("arguments", nargs="*", metavar="ARGUMENT", help="for psql, after --")
     psql.set_defaults(command=_psql)
 
     logs = commands.add_parser("logs", help="the end of each server's log")
@@ -160,7 +165,7 @@ def _psql(options: argparse.Namespace, report: Report) -> int:
     environment = client_environment(
         instance, host="127.0.0.1", port=port, user=user, database=database
     )
-    os.execve(program, [program, *options.arguments], environment)
+    os.execve(program, [program, *options.rest], environment)
 
 
 def _logs(options: argparse.Namespace, _report: Report) -> int:
@@ -195,7 +200,7 @@ def _print_status(status: development.Status, *, as_json: bool, with_pools: bool
     if as_json:
         print(json.dumps(asdict(status), indent=2))
         return
-    rows = [("", "version", "answers at", "")]
+    rows = [("part", "version", "answers at", "state")]
     rows += [(part.name, part.version, part.address, part.detail) for part in status.parts]
     if status.schema:
         detail = f"{len(status.schema.applied)} applied, {len(status.schema.pending)} pending"

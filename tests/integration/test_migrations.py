@@ -120,6 +120,6 @@ def test_a_mended_migration_is_applied_and_usable_at_once(
     migrated = checkout.type("migrate")
     assert migrated.status == 0, migrated
     assert "Successfully applied 2 migrations" in migrated.output
-    psql = checkout.type("psql", "--", "-XAtc", "INSERT INTO plans VALUES (1) RETURNING id")
+    psql = checkout.type("psql", "-XAtc", "INSERT INTO plans VALUES (1) RETURNING id")
     assert psql.output.splitlines()[0] == "1", psql.errors
     proven("a mended migration and a CREATE INDEX CONCURRENTLY apply; the app can use them at once")

@@ -1,0 +1,42 @@
+"""The README says what is so."""
+
+import re
+
+from db.local.instance import APP_PASSWORD, APP_USER, DATABASE, DEFAULT_PORT
+from db.pgbouncer import Pooler
+from tests.conftest import PROJECT
+
+_README = (PROJECT / "README.md").read_text(encoding="utf-8")
+
+
+def test_every_make_target_that_the_readme_names_exists() -> None:
+    makefile = (PROJECT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
+    named = set(re.findall(r"(?:^|`)make ([a-z]+)", _README, re.MULTILINE))
+    assert named
+    assert named <= targets
+
+
+def test_every_file_that_the_readme_names_exists() -> None:
+    named = set(re.findall(r"`((?:db|stacks|tests|\.ci)/[\w./]*|app\.py)`", _README))
+    assert named
+    example = {"db/migrations/V5__what_it_does.sql"}
+    assert {name for name in named if not (PROJECT / name).exists()} == example
+
+
+def test_the_connection_string_is_the_one_that_localhost_answers() -> None:
+    address = f"postgresql://{APP_USER}:{APP_PASSWORD}@localhost:{DEFAULT_PORT}/{DATABASE}"
+    assert f"| development | `{address}` |" in _README
+    for host in ("staging-db.internal", "prod-db.internal"):
+        assert f"`postgresql://app:${{DB_PASSWORD}}@{host}:5432/cloudflow`" in _README
+
+
+def test_the_limits_are_those_of_the_settings() -> None:
+    for sentence in (
+        f"at most **{Pooler.default_pool_size}** server connections (`default_pool_size`)",
+        f"at most **{Pooler.max_db_connections}** (`max_db_connections`)",
+        f"waits {Pooler.query_wait_timeout_seconds} s is told `query_wait_timeout`",
+        f"**{Pooler.max_db_client_connections}** a database, {Pooler.max_client_conn} in all",
+        f"left idle for {Pooler.idle_transaction_timeout_seconds} s is closed",
+    ):
+        assert sentence in _README
