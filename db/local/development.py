@@ -3,7 +3,7 @@
 import signal
 import time
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 
 from db.local.instance import (
@@ -15,6 +15,7 @@ from db.local.instance import (
     SLOT,
     Instance,
     State,
+    find_free_port,
 )
 from db.local.migrating import Schema, migrate, read_schema
 from db.local.processes import describe_port_holder, find_loopback_addresses, is_port_free
@@ -24,6 +25,7 @@ from db.local.servers import (
     Postgres,
     Server,
     find_pooler,
+    find_postmaster,
     initialize_primary,
     prepare_roles,
     query,
@@ -125,11 +127,24 @@ def bring_up(instance: Instance, report: Report, *, port: int | None = None) -> 
     with instance.lock():
         if not instance.exists():
             stop_all(instance)  # what a deleted folder left running
-        state = instance.ensure_state(port=port)
+        state = _ensure_inner_ports(instance, instance.ensure_state(port=port))
         servers = build_servers(instance, tools, state)
         with _stop_on_failure() as begun:
             _bring_up(servers, report, begun)
         return read_status(servers, seconds=time.monotonic() - started)
+
+
+def _ensure_inner_ports(instance: Instance, state: State) -> State:
+    """Other ports for the servers behind the pool where strangers have taken theirs meanwhile."""
+    for name, data in (
+        ("primary_port", instance.primary_data),
+        ("replica_port", instance.replica_data),
+    ):
+        if not find_postmaster(data) and not is_port_free("127.0.0.1", getattr(state, name)):
+            others = max(state.port, state.primary_port, state.replica_port)
+            state = replace(state, **{name: find_free_port(after=others)})
+    instance.write_state(state)
+    return state
 
 
 @contextmanager
@@ -138,10 +153,12 @@ def _stop_on_failure() -> Generator[list[Server]]:
     try:
         yield begun
     except BaseException:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)  # a second Ctrl-C must not cut this short
-        for server in reversed(begun):
-            server.stop()
+        with ExitStack() as stack:  # each is stopped, whatever becomes of the others
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                # A second Ctrl-C must not cut this short.
+                stack.callback(signal.signal, number, signal.signal(number, signal.SIG_IGN))
+            for server in begun:
+                stack.callback(server.stop)
         raise
 
 

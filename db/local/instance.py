@@ -203,6 +203,8 @@ class Instance:
             if folder.stat().st_uid != self.account.uid:
                 with suppress(PermissionError):  # said below, with what to do
                     self.give(folder)
+        if set(str(self.home)) & set("'\"\\\n"):
+            raise Refusal(f"{self.home} has a quote or backslash in its name: use --home")
         for folder in self.home.parents:
             if not self._can_enter(folder):
                 raise Refusal(

@@ -65,13 +65,19 @@ class Process:
     pid: int
     command: tuple[str, ...]
     folder: str
-    uid: int
 
     @property
     def title(self) -> str:
         """Its command line, short enough for a sentence."""
         text = " ".join(self.command).strip()
         return text if len(text) <= 100 else f"{text[:99]}…"
+
+    def shares_our_files(self) -> bool:
+        """Whether a path means to it what it means to us: a container's processes are not ours."""
+        try:
+            return os.path.samestat(Path(f"/proc/{self.pid}/root").stat(), Path("/").stat())
+        except OSError:
+            return False
 
     def is_alive(self) -> bool:
         """Whether this very process still runs (its id may have gone to another since)."""
@@ -161,7 +167,6 @@ def read_process(pid: int) -> Process | None:
     folder = Path("/proc") / str(pid)
     try:
         command = (folder / "cmdline").read_bytes().rstrip(b"\0").decode(errors="replace")
-        uid = folder.stat().st_uid
         if not command or b") Z " in (folder / "stat").read_bytes():
             return None
     except OSError:
@@ -170,7 +175,7 @@ def read_process(pid: int) -> Process | None:
         working = str((folder / "cwd").readlink()).removesuffix(" (deleted)")
     except OSError:
         working = ""
-    return Process(pid=pid, command=tuple(command.split("\0")), folder=working, uid=uid)
+    return Process(pid=pid, command=tuple(command.split("\0")), folder=working)
 
 
 def find_processes() -> Iterator[Process]:

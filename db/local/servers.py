@@ -181,7 +181,11 @@ class Postgres:
     def _clear_remains(self) -> None:
         """End what a crash left: backends without a postmaster, a pid file without a server."""
         for process in find_processes():
-            if process.folder == str(self.data) and process.command[0].startswith("postgres"):
+            if (
+                process.folder == str(self.data)
+                and process.command[0].startswith("postgres")
+                and process.shares_our_files()
+            ):
                 process.end(signal.SIGTERM, signal.SIGQUIT, signal.SIGKILL, patience_seconds=2)
         # No server of this data directory runs now: whatever process has the id in the file, it is
         # another, which PostgreSQL cannot know and would refuse to start for.
@@ -284,7 +288,8 @@ def find_postmaster(data: Path) -> Process | None:
     """The PostgreSQL server that runs on that data directory, whoever started it."""
     for process in find_processes():
         command = process.command
-        if Path(command[0]).name == "postgres" and "-D" in command and str(data) in command:
+        is_it = Path(command[0]).name == "postgres" and "-D" in command and str(data) in command
+        if is_it and process.shares_our_files():
             return process
     return None
 
@@ -319,7 +324,8 @@ def find_pooler(instance: Instance) -> Process | None:
     """The PgBouncer that was started with this instance's pgbouncer.ini, whoever started it."""
     ini = str(instance.pooler_ini)
     for process in find_processes():
-        if Path(process.command[0]).name == "pgbouncer" and process.command[-1] == ini:
+        is_it = Path(process.command[0]).name == "pgbouncer" and process.command[-1] == ini
+        if is_it and process.shares_our_files():
             return process
     return None
 
@@ -372,7 +378,8 @@ def prepare_roles(primary: Postgres) -> None:
     """Make the roles, the database and the replica's slot where they are missing.
 
     Passwords arrive as SCRAM verifiers, so that no log can hold one in plaintext. The owner is no
-    superuser, as on RDS; the app's user reads and writes rows, and cannot change the schema.
+    superuser, as on RDS; the app's user reads and writes rows, and cannot change the schema. Its
+    password is set back if someone changed it: the connection string is a promise.
     """
     passwords = primary.state.passwords
     roles = {
@@ -387,6 +394,9 @@ def prepare_roles(primary: Postgres) -> None:
     )
     primary.query(
         f"""{create_roles}
+        SELECT $$ALTER ROLE {APP_USER} PASSWORD '{primary.state.app_verifier}'$$
+          FROM pg_authid WHERE rolname = '{APP_USER}'
+           AND rolpassword IS DISTINCT FROM '{primary.state.app_verifier}' \\gexec
         SELECT 'CREATE DATABASE {DATABASE} OWNER {OWNER}'
          WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = '{DATABASE}') \\gexec
         SELECT pg_create_physical_replication_slot('{SLOT}', true)

@@ -27,6 +27,10 @@ PGBOUNCER_MINIMUM = (1, 24)  # max_db_client_connections, and SIGTERM that waits
 _PGBOUNCER_SUITE = "trixie"  # Debian 13: the oldest release with a PgBouncer that is new enough
 
 TOOLS = PROJECT / ".local" / "tools"
+_DEBIANS_POSTGRES = Path(f"/usr/lib/postgresql/{POSTGRES_MAJOR}/bin")
+_BUILT_PGBOUNCER = TOOLS / "pgbouncer" / "pgbouncer"
+_JARS = TOOLS / "flyway"
+_JARS_STAMP = _JARS / "complete"
 _LOGS = PROJECT / ".local" / "logs"
 
 _APT_LOCK_SECONDS = 120  # another apt, often the system's own upgrade, may be at work
@@ -53,10 +57,18 @@ class Tools:
 
 def ensure_tools(report: Report) -> Tools:
     """Find every tool, installing what is missing. Raises Refusal with one line on what to do."""
+    missing = {
+        f"PostgreSQL {POSTGRES_MAJOR}": _find_missing_for_postgres(),
+        "what builds PgBouncer": _find_missing_for_pgbouncer(),
+        "Java": [] if _find_java() else ["default-jre-headless"],
+        "Maven": [] if _has_jars() or shutil.which("mvn") else ["maven"],
+    }
+    if any(missing.values()):
+        _install(report, {what: packages for what, packages in missing.items() if packages})
     return Tools(
-        postgres_folder=_ensure_postgres(report),
-        pgbouncer=_ensure_pgbouncer(report),
-        java=_ensure_java(report),
+        postgres_folder=_check_postgres(),
+        pgbouncer=_find_pgbouncer() or _build_pgbouncer(report),
+        java=_check_java(),
         jars=_ensure_jars(report),
     )
 
@@ -74,65 +86,56 @@ def read_version(program: str | Path, pattern: str = r"\d+(?:\.\d+)+") -> str:
     return match[0] if match else ""
 
 
-def _ensure_postgres(report: Report) -> Path:
-    chosen = os.environ.get(_POSTGRES_VARIABLE)
-    if chosen:
-        version = read_version(Path(chosen) / "postgres")
-        if version.split(".")[0] != POSTGRES_MAJOR:
-            raise Refusal(
-                f"{_POSTGRES_VARIABLE} is {chosen}, where postgres is "
-                f"{version or 'missing'}: name a folder with PostgreSQL {POSTGRES_MAJOR}'s programs"
-            )
-        return Path(chosen)
-    folder = Path(f"/usr/lib/postgresql/{POSTGRES_MAJOR}/bin")
-    if not (folder / "postgres").exists():
-        _install(
-            report,
-            f"PostgreSQL {POSTGRES_MAJOR}",
-            f"postgresql-{POSTGRES_MAJOR}",
-            hint=f"or name another's folder in {_POSTGRES_VARIABLE}",
+def _find_missing_for_postgres() -> list[str]:
+    is_there = os.environ.get(_POSTGRES_VARIABLE) or (_DEBIANS_POSTGRES / "postgres").exists()
+    return [] if is_there else [f"postgresql-{POSTGRES_MAJOR}"]
+
+
+def _check_postgres() -> Path:
+    folder = Path(os.environ.get(_POSTGRES_VARIABLE) or _DEBIANS_POSTGRES)
+    version = read_version(folder / "postgres")
+    if version.split(".")[0] != POSTGRES_MAJOR:
+        raise Refusal(
+            f"in {folder} postgres is {version or 'missing'}: name a folder with PostgreSQL "
+            f"{POSTGRES_MAJOR}'s programs in {_POSTGRES_VARIABLE}"
         )
     return folder
+
+
+def _find_missing_for_pgbouncer() -> list[str]:
+    if _find_pgbouncer():
+        return []
+    needed = (
+        "gcc", "libc6-dev", "make", "dpkg-dev", "pkg-config", "xz-utils", "patch",
+        "debian-archive-keyring", "libevent-dev", "libssl-dev", "libc-ares-dev",
+    )  # fmt: skip
+    return [package for package in needed if not _is_installed(package)]
 
 
 def _is_new_enough(version: str) -> bool:
     return bool(version) and tuple(map(int, version.split(".")[:2])) >= PGBOUNCER_MINIMUM
 
 
-def _ensure_pgbouncer(report: Report) -> Path:
-    minimum = ".".join(map(str, PGBOUNCER_MINIMUM))
+def _find_pgbouncer() -> Path | None:
+    """The PgBouncer to use; None where one has to be built."""
     chosen = os.environ.get(_PGBOUNCER_VARIABLE)
     if chosen:
         version = read_version(chosen)
         if not _is_new_enough(version):
             raise Refusal(
                 f"{_PGBOUNCER_VARIABLE} is {chosen}, which is "
-                f"{f'PgBouncer {version}' if version else 'no program that runs'}: "
-                f"name one of {minimum} or newer, or unset it"
+                f"{f'PgBouncer {version}' if version else 'no program that runs'}: name one of "
+                f"{'.'.join(map(str, PGBOUNCER_MINIMUM))} or newer, or unset it"
             )
         return Path(chosen)
-    built = TOOLS / "pgbouncer" / "pgbouncer"
-    for candidate in (str(built), shutil.which("pgbouncer"), "/usr/sbin/pgbouncer"):
+    for candidate in (str(_BUILT_PGBOUNCER), shutil.which("pgbouncer"), "/usr/sbin/pgbouncer"):
         if candidate and _is_new_enough(read_version(candidate)):
             return Path(candidate)
-    _build_pgbouncer(report, built)
-    if not _is_new_enough(read_version(built)):
-        raise Refusal(
-            f"the PgBouncer built is {read_version(built) or 'no program that runs'}, and "
-            f"{minimum} is the oldest that serves: name a newer one in {_PGBOUNCER_VARIABLE}"
-        )
-    return built
+    return None
 
 
-def _build_pgbouncer(report: Report, built: Path) -> None:
+def _build_pgbouncer(report: Report) -> Path:
     """Build Debian's source package, whose signature apt checks, with Debian's security patches."""
-    _install(
-        report,
-        "what builds PgBouncer",
-        "gcc", "libc6-dev", "make", "dpkg-dev", "pkg-config", "xz-utils", "patch",
-        "debian-archive-keyring", "libevent-dev", "libssl-dev", "libc-ares-dev",
-        hint=f"or name a PgBouncer in {_PGBOUNCER_VARIABLE}",
-    )  # fmt: skip
     work = TOOLS / "pgbouncer.partial"
     shutil.rmtree(work, ignore_errors=True)
     for folder in ("lists/partial", "cache/archives/partial"):
@@ -154,10 +157,15 @@ def _build_pgbouncer(report: Report, built: Path) -> None:
     _run_step(report, f"{text} configure", ["./configure", "--with-cares"], log=log, folder=source)
     jobs = f"-j{os.cpu_count() or 1}"
     _run_step(report, f"{text} compile", ["make", jobs, "pgbouncer"], log=log, folder=source)
-    built.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copy2(source / "pgbouncer", built.with_suffix(".partial"))
-    built.with_suffix(".partial").replace(built)
+    if not _is_new_enough(read_version(source / "pgbouncer")):
+        raise Refusal(
+            f"the PgBouncer built does not run, or is older than "
+            f"{'.'.join(map(str, PGBOUNCER_MINIMUM))}: name a newer one in {_PGBOUNCER_VARIABLE}"
+        )
+    _BUILT_PGBOUNCER.parent.mkdir(parents=True, exist_ok=True)
+    (source / "pgbouncer").replace(_BUILT_PGBOUNCER)
     shutil.rmtree(work)
+    return _BUILT_PGBOUNCER
 
 
 def _find_debian_sources() -> str:
@@ -185,37 +193,41 @@ def _find_debian_sources() -> str:
     return "".join(sorted(lines))
 
 
-def _ensure_java(report: Report) -> Path:
+def _find_java() -> str:
     home = os.environ.get("JAVA_HOME")
-    found = f"{home}/bin/java" if home else shutil.which("java")
-    if not found:
-        _install(report, "Java", "default-jre-headless", hint="or put java on the PATH")
-        found = shutil.which("java") or "/usr/bin/java"
+    return f"{home}/bin/java" if home else shutil.which("java") or ""
+
+
+def _check_java() -> Path:
+    found = _find_java()
     major = read_version(found, r'(?<=version ")\d+')
     if not major or int(major) < JAVA_MAJOR_MINIMUM:
         raise Refusal(
-            f"{found} is {f'Java {major}' if major else 'no Java that runs'}, and Flyway needs "
-            f"{JAVA_MAJOR_MINIMUM} or newer: install one, or name it in JAVA_HOME"
+            f"{found or 'java'} is {f'Java {major}' if major else 'no Java that runs'}, and Flyway "
+            f"needs {JAVA_MAJOR_MINIMUM} or newer: install one, or name it in JAVA_HOME"
         )
     return Path(found)
 
 
-def _ensure_jars(report: Report) -> tuple[Path, ...]:
+def _read_pins() -> dict[str, str]:
     sums = (IMAGE_FOLDER / "jars.sha256").read_text(encoding="ascii")
-    pinned = {name: digest for digest, name in (line.split() for line in sums.splitlines())}
-    folder = TOOLS / "flyway"
-    stamp = folder / "complete"
-    content = hashlib.sha256(sums.encode()).hexdigest()
-    if not stamp.exists() or stamp.read_text(encoding="ascii") != content:
-        _fetch_jars(report, folder, pinned)
-        stamp.write_text(content, encoding="ascii")
-    return tuple(folder / name for name in sorted(pinned))
+    return {name: digest for digest, name in (line.split() for line in sums.splitlines())}
 
 
-def _fetch_jars(report: Report, folder: Path, pinned: dict[str, str]) -> None:
-    if not shutil.which("mvn"):
-        _install(report, "Maven", "maven", hint="or put mvn on the PATH")
-    partial = folder.with_suffix(".partial")
+def _has_jars() -> bool:
+    return _JARS_STAMP.exists() and _JARS_STAMP.read_text(encoding="ascii") == str(_read_pins())
+
+
+def _ensure_jars(report: Report) -> tuple[Path, ...]:
+    pins = _read_pins()
+    if not _has_jars():
+        _fetch_jars(report, pins)
+        _JARS_STAMP.write_text(str(pins), encoding="ascii")
+    return tuple(_JARS / name for name in sorted(pins))
+
+
+def _fetch_jars(report: Report, pinned: dict[str, str]) -> None:
+    partial = _JARS.with_suffix(".partial")
     shutil.rmtree(partial, ignore_errors=True)
     _run_step(report,
         f"fetching Flyway: {len(pinned)} jars",
@@ -235,30 +247,26 @@ def _fetch_jars(report: Report, folder: Path, pinned: dict[str, str]) -> None:
                 f"db/images/flyway/jars.sha256: {name} has sum {fetched.get(name, '(missing)')}, "
                 f"pinned is {pinned.get(name, '(none)')}: if pom.xml changed on purpose, make lock"
             )
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    shutil.rmtree(_JARS, ignore_errors=True)
+    partial.rename(_JARS)
 
 
-def _install(report: Report, what: str, *packages: str, hint: str) -> None:
-    """Install Debian packages that are missing. Raises Refusal where that cannot be."""
-    missing = [package for package in packages if not _is_installed(package)]
-    if not missing:
-        return
-    names = " ".join(missing)
+def _install(report: Report, missing: dict[str, list[str]]) -> None:
+    """Install Debian's packages, by what they are for. Raises Refusal where that cannot be."""
+    what = ", ".join(missing)
+    packages = [package for packages in missing.values() for package in packages]
+    names = " ".join(packages)
+    hint = f"or name your own in {_POSTGRES_VARIABLE}, {_PGBOUNCER_VARIABLE}, JAVA_HOME, PATH"
     if not shutil.which("apt-get"):
-        raise Refusal(
-            f"{what} is missing, and this system has no apt: install it ({names}), {hint}"
-        )
-    prefix = _become_root(f"{what} is missing: sudo apt-get install {names}, {hint}")
+        raise Refusal(f"missing, on a system without apt: {what} (Debian's {names}): {hint[3:]}")
+    prefix = _become_root(f"missing: {what}: as root, apt-get install {names}; {hint}")
     install = [
         *prefix, "env", "DEBIAN_FRONTEND=noninteractive",
         "apt-get", "install", "--yes", "--no-install-recommends",
-        "-o", f"DPkg::Lock::Timeout={_APT_LOCK_SECONDS}", *missing,
+        "-o", f"DPkg::Lock::Timeout={_APT_LOCK_SECONDS}", *packages,
     ]  # fmt: skip
     log = _LOGS / "apt.log"
-    text = f"installing {what}: {names}"
-    if len(text) > 60:
-        text = f"installing {what}: {len(missing)} packages"
+    text = f"installing {what}: {len(packages)} packages"
     with _no_cluster_from_debian(prefix):
         try:
             _run_step(report, text, install, log=log)

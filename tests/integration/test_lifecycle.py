@@ -16,7 +16,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from db.local.instance import DATABASE_READONLY, SLOT, Instance
+from db.local.instance import APP_USER, DATABASE_READONLY, SLOT, Instance
 from db.local.processes import find_loopback_addresses
 from tests.conftest import PROJECT, Machine
 
@@ -148,6 +148,21 @@ def test_another_port_is_kept_for_later_commands(machine: Machine) -> None:
     later = replace(machine, environment={"CLOUDFLOW_PORT": ""}).type("up")
     assert f"localhost:{other.port}" in later.output
     assert _emails(other) == []
+
+
+def test_a_port_behind_the_pool_that_a_stranger_took_is_replaced(machine: Machine) -> None:
+    taken = machine.instance.read_state().primary_port
+    with socket.create_server(("127.0.0.1", taken)):
+        assert machine.up().primary.port != taken
+        assert _emails(machine) == []
+
+
+def test_the_connection_string_works_again_after_someone_changed_its_password(
+    machine: Machine,
+) -> None:
+    machine.up().primary.query(f"ALTER ROLE {APP_USER} PASSWORD 'forgotten'")
+    machine.up()
+    assert _emails(machine) == []
 
 
 @pytest.mark.parametrize(
