@@ -84,6 +84,11 @@ class Instance:
         """libpq's password file for all of this instance's users, mode 0600."""
         return self.home / "pgpass"
 
+    @property
+    def initdb_password(self) -> Path:
+        """The superuser's password for initdb, there while it runs; mode 0600."""
+        return self.home / "initdb.password"
+
     def log(self, part: str) -> Path:
         """The log of a part: primary, replica or pool."""
         return self.home / "logs" / f"{part}.log"
@@ -258,6 +263,7 @@ class Instance:
             self.pooler_ini,
             self.auth_file,
             self.passfile,
+            self.initdb_password,
             self.home / "pgbouncer",
             self.home / "lock",
             self._state_file,

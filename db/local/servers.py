@@ -333,7 +333,7 @@ def find_pooler(instance: Instance) -> Process | None:
 def initialize_primary(primary: Postgres) -> None:
     """Make the primary's data directory: whole, or not at all."""
     partial = _make_partial(primary.instance, primary.data)
-    password = primary.instance.home / "initdb.password"
+    password = primary.instance.initdb_password
     primary.instance.write(password, primary.state.passwords[SUPERUSER] + "\n", mode=0o600)
     try:
         _run(
@@ -359,8 +359,9 @@ def seed_replica(primary: Postgres, replica: Postgres) -> None:
         [
             primary.tools.postgres("pg_basebackup"),
             "--pgdata", str(partial), "--no-password",
-            # The default, a spread checkpoint, takes a minute and a half.
-            "--checkpoint", "fast", "--wal-method", "stream", "--slot", SLOT,
+            # The default, a spread checkpoint, takes a minute and a half. The first start of a
+            # standby syncs its whole directory itself.
+            "--checkpoint", "fast", "--no-sync", "--wal-method", "stream", "--slot", SLOT,
         ],
         environment=client_environment(
             replica.instance,

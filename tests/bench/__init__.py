@@ -1,0 +1,1 @@
+"""Measures the local database against its unavoidable parts, and pooled against direct."""

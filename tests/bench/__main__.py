@@ -1,0 +1,78 @@
+"""python -m tests.bench: what the local database costs and saves, as ratios of one run."""
+
+import argparse
+import json
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from types import FrameType
+
+from db.local.report import Refusal, Report
+from tests.bench import places, serving, starting
+from tests.bench.figures import Table, render
+
+_INTERRUPTED = 130  # 128 + SIGINT, as a shell says it
+_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+# These share one database; `starting` makes its own.
+_SERVING: dict[str, Callable[[serving.Servers, Report], Table]] = {
+    "logins": serving.measure_logins,
+    "greedy": serving.measure_greedy,
+    "many": serving.measure_many,
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Run the benchmarks; returns the exit status: 0 done, 1 refused, 2 wrong usage."""
+    options = _build_parser().parse_args(arguments)
+    for number in _STOPPING:
+        signal.signal(number, _interrupt_once)
+    started = time.monotonic()
+    try:
+        tables = _measure([options.only] if options.only else ["starting", *_SERVING])
+    except Refusal as refusal:
+        if refusal.detail:
+            print(refusal.detail, file=sys.stderr)
+        print(f"bench: {refusal}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("bench: interrupted; its servers are stopped, its folder is gone", file=sys.stderr)
+        return _INTERRUPTED
+    if options.json:
+        print(json.dumps([asdict(table) for table in tables], indent=2))
+    else:
+        print(f"\n{render(tables)}\nmeasured in {time.monotonic() - started:.0f} s")
+    return 0
+
+
+def _build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("--only", choices=["starting", *_SERVING], help="one of the benchmarks")
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    return parser
+
+
+def _interrupt_once(_number: int, _frame: FrameType | None) -> None:
+    """A second Ctrl-C must not keep the servers from being stopped."""
+    for number in _STOPPING:
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def _measure(names: list[str]) -> list[Table]:
+    report = Report()
+    tables: list[Table] = []
+    with places.make_folder() as folder:
+        if "starting" in names:
+            tables.append(starting.measure(folder, report))
+        chosen = [measure for name, measure in _SERVING.items() if name in names]
+        if chosen:
+            with serving.start_servers(folder, report) as servers:
+                tables += [measure(servers, report) for measure in chosen]
+    return tables
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

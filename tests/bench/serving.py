@@ -1,0 +1,278 @@
+"""What the pool saves and costs: server CPU, clients served, latency and memory, against direct."""
+
+import asyncio
+import statistics
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncpg
+
+from db.local import development
+from db.local.development import Servers
+from db.local.instance import APP_USER, DATABASE
+from db.local.report import Refusal, Report
+from db.local.servers import Postgres, Server, client_environment
+from db.local.tools import ensure_tools
+from tests.bench import places
+from tests.bench.accounting import read_memory_bytes, read_settled_cpu_seconds
+from tests.bench.figures import Figure, Table, compare
+
+# A pooled login costs the servers about a twentieth, and /proc counts in hundredths of a second:
+# more of them, so that rounding stays at a few percent in both.
+_LOGINS = {"direct": 200, "pooled": 1200}
+_LOGIN_ROUNDS = 5
+_LOGIN_CLIENTS = 2
+
+_LOW_MAX_CONNECTIONS = 30
+_GREEDY_CLIENTS = 300
+_GREEDY_TRANSACTIONS = 5
+
+_HIGH_MAX_CONNECTIONS = 600
+_MANY_CLIENTS = 500
+_MANY_ROUNDS = 3
+_MANY_TRANSACTIONS = 40
+
+# A login occupies the client's only thread for a millisecond: all at once, the last would time out.
+_LOGINS_AT_A_TIME = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """One way to the primary: the port that clients use, and the servers that work for them."""
+
+    name: str
+    port: int
+    servers: tuple[Server, ...]
+
+    def find_process_ids(self) -> list[int]:
+        """The servers' processes, as of now. Raises Refusal when one does not run."""
+        processes = [server.find() for server in self.servers]
+        if None in processes:
+            raise Refusal(f"a server of the {self.name} way is gone")
+        return [process.pid for process in processes if process]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crowd:
+    """What many connected clients saw, in seconds a transaction, and what their servers held."""
+
+    latencies: list[float]
+    memory_bytes: int
+
+
+@contextmanager
+def start_servers(folder: Path, report: Report) -> Generator[Servers]:
+    """One database for all that is measured here."""
+    with places.make_instance(folder, "serving") as instance:
+        with report.step("bringing up a database"):
+            places.bring_up(instance)
+        yield development.build_servers(instance, ensure_tools(report), instance.read_state())
+
+
+def find_ways(servers: Servers) -> tuple[Way, Way]:
+    """Direct, and pooled."""
+    primary, pool = servers.primary, servers.pool
+    return (
+        Way(name="direct", port=primary.port, servers=(primary,)),
+        Way(name="pooled", port=pool.settings.listen_port, servers=(primary, pool)),
+    )
+
+
+def set_max_connections(servers: Servers, maximum: int) -> None:
+    """Restart the primary with that max_connections, and before it the replica.
+
+    By ALTER SYSTEM, whose file overrules the rendered one. The replica always gets the most: with
+    fewer than the primary it would stop to replay.
+    """
+    _restart(servers.replica, _HIGH_MAX_CONNECTIONS)
+    _restart(servers.primary, maximum)
+
+
+def _restart(server: Postgres, maximum: int) -> None:
+    server.query(f"ALTER SYSTEM SET max_connections = {maximum}")
+    server.stop()
+    server.start()
+
+
+def measure_logins(servers: Servers, report: Report) -> Table:
+    """Server CPU of connect, SELECT 1 and disconnect, by pgbench -C; SCRAM in both ways."""
+    spent: dict[str, list[float]] = {"direct": [], "pooled": []}
+    for number in range(1, _LOGIN_ROUNDS + 1):
+        with report.step(f"logins, round {number} of {_LOGIN_ROUNDS}"):
+            for way in find_ways(servers):
+                _log_in(servers, way, count=_LOGIN_CLIENTS)  # PgBouncer logs in, once for all
+                spent[way.name].append(_measure_login_seconds(servers, way) * 1000)
+    figure = compare(
+        "server CPU of one login",
+        "ms",
+        reference=spent["direct"],
+        ours=spent["pooled"],
+        meaning="connect with SCRAM, SELECT 1, disconnect; the README promises at most 0.1",
+    )
+    return _build_table("LOGINS", figure)
+
+
+def _measure_login_seconds(servers: Servers, way: Way) -> float:
+    """Seconds of server CPU that one login costs this way; the client's are not counted."""
+    count = _LOGINS[way.name]
+    process_ids = way.find_process_ids()
+    before = read_settled_cpu_seconds(process_ids)
+    _log_in(servers, way, count=count)
+    return (read_settled_cpu_seconds(process_ids) - before) / count
+
+
+def _log_in(servers: Servers, way: Way, *, count: int) -> None:
+    """Connect, SELECT 1 and disconnect that often. Raises Refusal with pgbench's words."""
+    primary = servers.primary
+    clients = str(_LOGIN_CLIENTS)
+    finished = subprocess.run(
+        [
+            primary.tools.postgres("pgbench"), "--connect", "--no-vacuum", "--file", "/dev/stdin",
+            "--client", clients, "--jobs", clients, "--transactions", str(count // _LOGIN_CLIENTS),
+        ],
+        input="SELECT 1;",
+        env=client_environment(
+            primary.instance, host="127.0.0.1", port=way.port, user=APP_USER, database=DATABASE
+        ),
+        capture_output=True,
+        text=True,
+        check=False,
+    )  # fmt: skip
+    if finished.returncode:
+        raise Refusal(f"pgbench failed ({way.name})", detail=finished.stderr)
+
+
+def measure_greedy(servers: Servers, report: Report) -> Table:
+    """How many of far too many clients get all their answers, and what the others are told."""
+    set_max_connections(servers, _LOW_MAX_CONNECTIONS)
+    served: dict[str, int] = {}
+    refusals: Counter[str] = Counter()
+    for way in find_ways(servers):
+        with report.step(f"{_GREEDY_CLIENTS} clients, too few connections, {way.name}"):
+            outcomes = asyncio.run(_run_greedy(servers, way))
+        served[way.name] = outcomes.count("")
+        refusals.update(f"{outcome} ({way.name})" for outcome in outcomes if outcome)
+    told = [f"{count} are told: {text}" for text, count in refusals.most_common()]
+    figure = compare(
+        "clients that get all answers",
+        "",
+        reference=[served["direct"]],
+        ours=[served["pooled"]],
+        meaning="; ".join(
+            [f"{_GREEDY_CLIENTS} connect and stay, max_connections {_LOW_MAX_CONNECTIONS}", *told]
+        ),
+    )
+    return _build_table("MORE CLIENTS THAN CONNECTIONS", figure)
+
+
+async def _run_greedy(servers: Servers, way: Way) -> list[str]:
+    """Each client's outcome: "" when it got all its answers, else what it was told instead."""
+    connections = await _connect_all(servers, way, _GREEDY_CLIENTS)
+    outcomes = await asyncio.gather(*map(_ask, connections, range(_GREEDY_CLIENTS)))
+    for connection in connections:
+        if isinstance(connection, asyncpg.Connection):
+            await connection.close()
+    return outcomes
+
+
+async def _ask(connection: asyncpg.Connection | str, number: int) -> str:
+    if isinstance(connection, str):
+        return connection
+    try:
+        for step in range(_GREEDY_TRANSACTIONS):
+            answer = await connection.fetchval("SELECT $1 + $2::int", number, step)
+            if answer != number + step:
+                return f"the answer {answer}, which is another's"
+    except (asyncpg.PostgresError, OSError) as error:
+        return str(error)
+    return ""
+
+
+def measure_many(servers: Servers, report: Report) -> Table:
+    """Latency and memory of many clients, with max_connections high enough for all of them."""
+    set_max_connections(servers, _HIGH_MAX_CONNECTIONS)
+    crowds: dict[str, list[Crowd]] = {"direct": [], "pooled": []}
+    for number in range(1, _MANY_ROUNDS + 1):
+        with report.step(f"{_MANY_CLIENTS} clients, round {number} of {_MANY_ROUNDS}"):
+            for way in find_ways(servers):
+                crowds[way.name].append(asyncio.run(_run_many(servers, way)))
+    return _build_table(
+        f"{_MANY_CLIENTS} CLIENTS AT ONCE",
+        _compare_latency(crowds, percent=50, meaning="each inserts row after row without a pause"),
+        _compare_latency(crowds, percent=99, meaning="one insert of a hundred takes longer"),
+        compare(
+            "memory of the servers",
+            "MB",
+            reference=[crowd.memory_bytes / 1e6 for crowd in crowds["direct"]],
+            ours=[crowd.memory_bytes / 1e6 for crowd in crowds["pooled"]],
+            meaning="while all are connected: the primary, and PgBouncer where pooled (PSS)",
+        ),
+    )
+
+
+def _compare_latency(crowds: dict[str, list[Crowd]], *, percent: int, meaning: str) -> Figure:
+    direct, pooled = (
+        [statistics.quantiles(one.latencies, n=100)[percent - 1] * 1000 for one in crowds[name]]
+        for name in ("direct", "pooled")
+    )
+    return compare(f"latency, p{percent}", "ms", reference=direct, ours=pooled, meaning=meaning)
+
+
+async def _run_many(servers: Servers, way: Way) -> Crowd:
+    attempts = await _connect_all(servers, way, _MANY_CLIENTS)
+    refusals = [attempt for attempt in attempts if isinstance(attempt, str)]
+    if refusals:
+        raise Refusal(f"{len(refusals)} clients were refused ({way.name})", detail=refusals[0])
+    connections = [attempt for attempt in attempts if isinstance(attempt, asyncpg.Connection)]
+    await asyncio.gather(*(_insert(connection) for connection in connections))  # it is prepared now
+    latencies = await asyncio.gather(*map(_run_transactions, connections))
+    memory_bytes = read_memory_bytes(way.find_process_ids())
+    for connection in connections:
+        await connection.close()
+    return Crowd(latencies=[one for each in latencies for one in each], memory_bytes=memory_bytes)
+
+
+async def _run_transactions(connection: asyncpg.Connection) -> list[float]:
+    """Seconds of each of one client's transactions."""
+    latencies: list[float] = []
+    for _ in range(_MANY_TRANSACTIONS):
+        started = time.perf_counter()
+        await _insert(connection)
+        latencies.append(time.perf_counter() - started)
+    return latencies
+
+
+async def _insert(connection: asyncpg.Connection) -> None:
+    await connection.execute("INSERT INTO workflows (name, definition) VALUES ($1, '{}')", "bench")
+
+
+async def _connect_all(servers: Servers, way: Way, count: int) -> list[asyncpg.Connection | str]:
+    """That many connections at the same time; where one is refused, what its client was told."""
+    limit = asyncio.Semaphore(_LOGINS_AT_A_TIME)
+
+    async def connect() -> asyncpg.Connection | str:
+        async with limit:
+            try:
+                connection = await asyncpg.connect(
+                    host="127.0.0.1",
+                    port=way.port,
+                    user=APP_USER,
+                    database=DATABASE,
+                    passfile=str(servers.primary.instance.passfile),
+                    ssl=False,
+                )
+            except (asyncpg.PostgresError, OSError) as error:
+                return str(error)
+        assert isinstance(connection, asyncpg.Connection)  # asyncpg's own types do not say so
+        return connection
+
+    return await asyncio.gather(*(connect() for _ in range(count)))
+
+
+def _build_table(title: str, *figures: Figure) -> Table:
+    return Table(title=title, reference_name="direct", ours_name="pooled", figures=list(figures))

@@ -1,0 +1,242 @@
+"""How long starting takes: all of it, against what PostgreSQL, Flyway and PgBouncer need alone."""
+
+import os
+import shutil
+import socket
+import statistics
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from db import flyway
+from db.local import development
+from db.local.instance import DATABASE, OWNER, REPLICATOR, SLOT, SUPERUSER, Instance
+from db.local.processes import Account, launch, run
+from db.local.report import Refusal, Report
+from db.local.servers import PgBouncer, Postgres, client_environment, prepare_roles
+from db.local.tools import ensure_tools
+from tests.bench import places
+from tests.bench.figures import Figure, Table, compare
+
+_ROUNDS = 4
+_START_SECONDS = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Whole:
+    """Seconds of `make up`, from nothing, with all running and after `make down`.
+
+    `bare_start` is one PostgreSQL's start on the same data.
+    """
+
+    cold: float
+    unchanged: float
+    bare_start: float
+    warm: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Round:
+    """Seconds of each part by itself, and of the whole."""
+
+    parts: dict[str, float]
+    whole: Whole
+
+
+def measure(folder: Path, report: Report) -> Table:
+    """Several rounds of everything, each with its own reference beside it."""
+    rounds: list[Round] = []
+    for number in range(1, _ROUNDS + 1):
+        with report.step(f"starting, round {number} of {_ROUNDS}"):
+            rounds.append(_measure_round(folder, number))
+    return Table(
+        title="STARTING",
+        reference_name="bare",
+        ours_name="make up",
+        figures=[_judge_cold(rounds), _judge_warm(rounds), _judge_unchanged(rounds)],
+    )
+
+
+def _judge_cold(rounds: list[Round]) -> Figure:
+    medians = {
+        name: statistics.median(one.parts[name] for one in rounds) for name in rounds[0].parts
+    }
+    parts = ", ".join(f"{name} {seconds:.2f}" for name, seconds in medians.items())
+    return compare(
+        "cold, from an empty folder",
+        "s",
+        reference=[sum(one.parts.values()) for one in rounds],
+        ours=[one.whole.cold for one in rounds],
+        meaning=f"bare: the programs it cannot do without, each by itself ({parts})",
+    )
+
+
+def _judge_warm(rounds: list[Round]) -> Figure:
+    return compare(
+        "warm, after make down",
+        "s",
+        reference=[one.whole.bare_start for one in rounds],
+        ours=[one.whole.warm for one in rounds],
+        meaning="bare: one PostgreSQL by pg_ctl; make up starts two and PgBouncer, and checks all",
+    )
+
+
+def _judge_unchanged(rounds: list[Round]) -> Figure:
+    return compare(
+        "nothing to do, all is running",
+        "s",
+        reference=[one.whole.bare_start for one in rounds],
+        ours=[one.whole.unchanged for one in rounds],
+        meaning="make up once more: finds that all runs, is migrated and replicates",
+    )
+
+
+def _measure_round(folder: Path, number: int) -> Round:
+    """Parts and whole, either first in every other round."""
+    if number % 2:
+        parts = _measure_parts(folder, number)
+        return Round(parts=parts, whole=_measure_whole(folder, number))
+    whole = _measure_whole(folder, number)
+    return Round(parts=_measure_parts(folder, number), whole=whole)
+
+
+def _measure_whole(folder: Path, number: int) -> Whole:
+    with places.make_instance(folder, f"whole{number}") as instance:
+        cold = places.bring_up(instance)
+        unchanged = places.bring_up(instance)
+        development.take_down(instance)
+        tools = ensure_tools(Report())
+        servers = development.build_servers(instance, tools, instance.read_state())
+        bare_start = _start_postgres(servers.primary)
+        development.take_down(instance)
+        warm = places.bring_up(instance)
+    return Whole(cold=cold, unchanged=unchanged, bare_start=bare_start, warm=warm)
+
+
+def _measure_parts(folder: Path, number: int) -> dict[str, float]:
+    """Seconds of each program by itself; the configuration in between is not counted."""
+    with places.make_instance(folder, f"parts{number}") as instance:
+        with instance.lock():
+            state = instance.ensure_state(port=places.find_port())
+        servers = development.build_servers(instance, ensure_tools(Report()), state)
+        parts = {"initdb": _make_primary(servers.primary)}
+        parts["PostgreSQL"] = _start_postgres(servers.primary)
+        prepare_roles(servers.primary)
+        parts["Flyway"] = _migrate(servers.primary)
+        parts["pg_basebackup"] = _copy_primary(servers.primary, servers.replica)
+        parts["replica"] = _start_postgres(servers.replica)
+        parts["PgBouncer"] = _start_pooler(servers.pool)
+    return parts
+
+
+def _make_primary(primary: Postgres) -> float:
+    instance = primary.instance
+    password = instance.home / "superuser"
+    instance.write(password, primary.state.passwords[SUPERUSER], mode=0o600)
+    seconds = _time(
+        instance,
+        [
+            primary.tools.postgres("initdb"), "--pgdata", str(primary.data),
+            "--username", SUPERUSER, "--pwfile", str(password), "--auth", "scram-sha-256",
+        ],
+        account=instance.account,
+    )  # fmt: skip
+    _write_configuration(primary)
+    return seconds
+
+
+def _copy_primary(primary: Postgres, replica: Postgres) -> float:
+    seconds = _time(
+        replica.instance,
+        [
+            primary.tools.postgres("pg_basebackup"), "--pgdata", str(replica.data),
+            "--checkpoint", "fast", "--wal-method", "stream", "--slot", SLOT,
+        ],
+        environment=client_environment(
+            replica.instance,
+            host="127.0.0.1",
+            port=primary.port,
+            user=REPLICATOR,
+            database="replication",
+        ),
+        account=replica.instance.account,
+    )  # fmt: skip
+    replica.instance.write(replica.data / "standby.signal", "")
+    _write_configuration(replica)
+    return seconds
+
+
+def _start_postgres(server: Postgres) -> float:
+    return _time(
+        server.instance,
+        [
+            server.tools.postgres("pg_ctl"), "start", "--silent", "--wait",
+            "--pgdata", str(server.data), "--log", str(server.instance.log(server.name)),
+        ],
+        account=server.instance.account,
+    )  # fmt: skip
+
+
+def _migrate(primary: Postgres) -> float:
+    """Flyway's own run, as this process's user: its jars may lie where the servers' may not go."""
+    command = flyway.build_command(
+        str(primary.tools.java),
+        list(primary.tools.jars),
+        "migrate",
+        f"-locations=filesystem:{primary.instance.migrations}",
+    )
+    environment = flyway.build_environment(
+        url=f"jdbc:postgresql://127.0.0.1:{primary.port}/{DATABASE}",
+        user=OWNER,
+        password=primary.state.passwords[OWNER],
+    )
+    return _time(primary.instance, command, environment=os.environ | environment)
+
+
+def _start_pooler(pool: PgBouncer) -> float:
+    """Until it accepts connections; its program is copied to where the servers' account may go."""
+    instance = pool.instance
+    _write_configuration(pool)
+    program = instance.home / "pgbouncer"
+    shutil.copy2(pool.tools.pgbouncer, program)
+    log = instance.log(pool.name)
+    started = time.monotonic()
+    with log.open("ab") as output:
+        process = launch(
+            [str(program), str(instance.pooler_ini)],
+            output=output,
+            folder=instance.home,
+            account=instance.account,
+        )
+    while not _accepts_connections(pool.settings.listen_port):
+        if process.poll() is not None or time.monotonic() > started + _START_SECONDS:
+            raise Refusal("PgBouncer did not start", detail=log.read_text(encoding="utf-8"))
+        time.sleep(0.001)
+    process.returncode = 0  # stopped with the instance: subprocess need not warn
+    return time.monotonic() - started
+
+
+def _accepts_connections(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _write_configuration(server: Postgres | PgBouncer) -> None:
+    for path, text in server.render().items():
+        server.instance.write(path, text, mode=0o600)
+
+
+def _time(
+    instance: Instance,
+    command: list[str],
+    *,
+    environment: dict[str, str] | None = None,
+    account: Account | None = None,
+) -> float:
+    """Seconds that a program runs. Raises Refusal with its words."""
+    started = time.monotonic()
+    status, output = run(command, folder=instance.home, environment=environment, account=account)
+    seconds = time.monotonic() - started
+    if status:
+        raise Refusal(f"{Path(command[0]).name} failed with status {status}", detail=output)
+    return seconds
