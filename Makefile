@@ -5,13 +5,18 @@ PYTHON ?= python3
 LOCAL := up down status migrate psql logs reset
 IN_VENV := PATH="$(CURDIR)/.venv/bin:$$PATH"
 
-ifdef PORT
+# Only as typed here: many a shell exports a PORT or YES that is meant for something else.
+ifeq ($(origin PORT),command line)
 export CLOUDFLOW_PORT := $(PORT)
 endif
 export UV_PYTHON_DOWNLOADS := never
 # Behind a proxy with its own certificate authority: trust what the system trusts, as pip does.
 export UV_SYSTEM_CERTS := true
 export NODE_USE_SYSTEM_CA := 1
+
+ifeq ($(origin YES) $(YES),command line 1)
+SAID_YES := --yes
+endif
 
 .PHONY: help $(LOCAL) test lint format bench synth lock clean
 
@@ -24,9 +29,9 @@ status:  ## what runs, where, and which migrations it has
 migrate: ## apply new migrations
 psql:    ## a prompt; ARGS='-c "SELECT 1"' for one statement
 logs:    ## what the servers say
-reset:   ## throw its data away and start anew; YES=1 to not be asked
+reset:   ## destroy its data, after a yes; YES=1 to not be asked
 $(LOCAL):
-	@$(PYTHON) -m db.local $@ $(if $(filter reset,$@),$(if $(YES),--yes)) $(ARGS)
+	@$(PYTHON) -m db.local $@ $(if $(filter reset,$@),$(SAID_YES)) $(ARGS)
 
 test: .venv/.complete node_modules/.complete ## run the tests; ARGS='-k pooler' for some
 	@$(PYTHON) -m db.local tools
@@ -60,7 +65,7 @@ lock: .venv/.complete ## compile the lock files; ARGS=--upgrade for newer versio
 	    org.apache.maven.plugins:maven-dependency-plugin:copy-dependencies
 	@cd .local/jars && sha256sum *.jar >$(CURDIR)/db/images/flyway/jars.sha256
 
-clean: ## remove all that the targets above made, but never the local database
+clean: ## remove .venv, node_modules, cdk.out and caches; never the local database
 	@rm -rf .venv node_modules cdk.out .pytest_cache .ruff_cache
 	@find . -name .local -prune -o -name __pycache__ -prune -exec rm -rf {} +
 

@@ -1,5 +1,6 @@
 """The one set of Flyway settings: command line, environment, and the migrations it applies."""
 
+import codecs
 import re
 import zlib
 from dataclasses import dataclass
@@ -51,12 +52,21 @@ def build_environment(*, url: str, user: str, password: str) -> dict[str, str]:
     }
 
 
-def calculate_checksum(text: str) -> int:
+def calculate_checksum(script: bytes) -> int:
     """Flyway's checksum: CRC32 over the lines without their ends, as a signed 32-bit integer."""
     crc = 0
-    for line in re.split(r"\r\n|\r|\n", text.removeprefix("\ufeff")):
-        crc = zlib.crc32(line.encode(), crc)
+    for line in re.split(rb"\r\n|\r|\n", script.removeprefix(codecs.BOM_UTF8)):
+        crc = zlib.crc32(line, crc)
     return crc - (1 << 32) if crc >= 1 << 31 else crc
+
+
+def calculate_checksums(folder: Path = MIGRATIONS) -> dict[str, int]:
+    """The checksum of every SQL file of a folder, whatever it is called, by its path there."""
+    return {
+        str(path.relative_to(folder)): calculate_checksum(path.read_bytes())
+        for path in sorted(folder.rglob("*.sql"))
+        if path.is_file()
+    }
 
 
 def find_migrations(folder: Path = MIGRATIONS) -> list[Migration]:
@@ -65,15 +75,15 @@ def find_migrations(folder: Path = MIGRATIONS) -> list[Migration]:
     Misnamed files are left to Flyway, which refuses them by name (validateMigrationNaming).
     """
     found: list[Migration] = []
-    for path in folder.glob("*.sql"):
-        match = _NAME.fullmatch(path.name)
+    for name, checksum in calculate_checksums(folder).items():
+        match = _NAME.fullmatch(Path(name).name)
         if match:
             found.append(
                 Migration(
                     version=match["version"].replace("_", "."),
                     description=match["description"].replace("_", " "),
-                    script=path.name,
-                    checksum=calculate_checksum(path.read_text(encoding="utf-8")),
+                    script=name,
+                    checksum=checksum,
                 )
             )
     return sorted(found, key=lambda m: [int(part) for part in m.version.split(".")])

@@ -8,6 +8,8 @@ are in the parameter's base unit (`pg_settings.unit`), the only form RDS accepts
 from dataclasses import dataclass
 from enum import Enum
 
+POSTGRES_MAJOR = 15
+
 
 class Owner(Enum):
     """Who sets a parameter on AWS."""
@@ -30,9 +32,9 @@ PARAMETERS: tuple[Parameter, ...] = (
     # Connections
     Parameter(
         name="max_connections",
-        value="200",
-        why="100 through a pooler (db/pgbouncer.py), and room for the second pooler of a rolling "
-        "deployment, migrations, replication and people; a replica must not have fewer",
+        value="300",
+        why="100 through a pooler (db/pgbouncer.py), as many through the second one of a rolling "
+        "deployment, and room for migrations and people; a replica must not have fewer",
     ),
     Parameter(
         name="idle_in_transaction_session_timeout",
@@ -73,7 +75,8 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
         name="shared_preload_libraries",
         value="pg_stat_statements",
-        why="which statement costs what; static, so it must be there from the start",
+        why="counts which statement costs what, for CREATE EXTENSION pg_stat_statements to show; "
+        "static, so it must be there from the start",
     ),
     Parameter(name="track_io_timing", value="1", why="EXPLAIN (BUFFERS) tells waiting from work"),
     Parameter(name="log_min_duration_statement", value="1000", why="ms; a slow statement is named"),

@@ -12,6 +12,9 @@ _DESCRIPTORS = 1024
 _DESCRIPTORS_OF_ITS_OWN = 24
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+_VERIFIER = re.compile(
+    r"SCRAM-SHA-256\$[1-9]\d*:[A-Za-z0-9+/]+=*\$[A-Za-z0-9+/]{43}=:[A-Za-z0-9+/]{43}="
+)
 _HOST = re.compile(r"[A-Za-z0-9.:-]+")
 
 
@@ -58,7 +61,7 @@ class Login:
     def __post_init__(self) -> None:
         _check(bool(_NAME.fullmatch(self.user)), "Login.user", self.user, "use letters, digits, _")
         _check(
-            bool(re.fullmatch(r"SCRAM-SHA-256\$[\x21\x23-\x7e]+", self.verifier)),
+            bool(_VERIFIER.fullmatch(self.verifier)),
             f"Login.verifier of {self.user}",
             "(not shown)",
             "give a SCRAM-SHA-256 verifier, never a password",
@@ -108,8 +111,20 @@ class Pooler:
             bool(_NAME.fullmatch(self.admin_user)), "Pooler.admin_user", self.admin_user, "a name"
         )
         _check(
-            "\n" not in self.auth_file, "Pooler.auth_file", self.auth_file, "use one line, a path"
+            bool(re.fullmatch(r"/[^\n]+", self.auth_file)),
+            "Pooler.auth_file",
+            self.auth_file,
+            "use one line, an absolute path",
         )
+        for setting in (
+            "max_prepared_statements",
+            "query_wait_timeout_seconds",
+            "idle_transaction_timeout_seconds",
+            "client_login_timeout_seconds",
+            "server_login_retry_seconds",
+        ):
+            value = getattr(self, setting)
+            _check(value > 0, f"Pooler.{setting}", value, "use 1 or more: 0 would switch it off")
         _check(
             1 <= self.default_pool_size <= self.max_db_connections,
             "Pooler.default_pool_size",

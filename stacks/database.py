@@ -6,6 +6,8 @@ import aws_cdk as cdk
 from aws_cdk import aws_rds as rds
 from constructs import Construct
 
+from db.parameters import POSTGRES_MAJOR
+
 
 class DatabaseStack(cdk.Stack):
     """One environment's database; today the parameter group its instances will use."""
@@ -22,11 +24,12 @@ class DatabaseStack(cdk.Stack):
         self.parameter_group: rds.IParameterGroup = self._build_parameter_group(parameters)
 
     def _build_parameter_group(self, parameters: Mapping[str, str]) -> rds.ParameterGroup:
+        version = rds.PostgresEngineVersion.of(str(POSTGRES_MAJOR), str(POSTGRES_MAJOR))
         group = rds.ParameterGroup(
             self,
             "Parameters",
-            description="CloudFlow PostgreSQL 15",
-            engine=rds.DatabaseInstanceEngine.postgres(version=rds.PostgresEngineVersion.VER_15),
+            description=f"CloudFlow PostgreSQL {POSTGRES_MAJOR}",
+            engine=rds.DatabaseInstanceEngine.postgres(version=version),
             parameters=parameters,
         )
         group.bind_to_instance()  # The CDK renders no group that nothing is bound to.

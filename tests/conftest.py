@@ -89,11 +89,12 @@ class Machine:
     instance: Instance
     port: int
     environment: dict[str, str] = field(default_factory=dict)
+    wrapper: list[str] = field(default_factory=list)
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Type a command, and not wait for it."""
         return subprocess.Popen(
-            [sys.executable, "-m", "db.local", "--home", str(self.instance.home),
+            [*self.wrapper, sys.executable, "-m", "db.local", "--home", str(self.instance.home),
              "--migrations", str(self.instance.migrations), *arguments],
             cwd=PROJECT,
             env=os.environ | {"CLOUDFLOW_PORT": str(self.port)} | self.environment,

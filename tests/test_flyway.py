@@ -19,10 +19,10 @@ def test_migrations_are_found_in_the_order_of_their_versions(tmp_path: Path) -> 
 
 def test_a_checksum_does_not_depend_on_line_ends() -> None:
     assert (
-        flyway.calculate_checksum("a\nb\n")
-        == flyway.calculate_checksum("a\r\nb")
-        == flyway.calculate_checksum("\ufeffa\rb\n")
-        != flyway.calculate_checksum("a\nc")
+        flyway.calculate_checksum(b"a\nb\n")
+        == flyway.calculate_checksum(b"a\r\nb")
+        == flyway.calculate_checksum(b"\xef\xbb\xbfa\rb\n")
+        != flyway.calculate_checksum(b"a\nc")
     )
 
 

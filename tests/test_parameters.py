@@ -1,5 +1,6 @@
 """The one table of PostgreSQL parameters."""
 
+from db.local import servers
 from db.parameters import PARAMETERS, Owner, localhost_parameters, rds_parameters
 from db.pgbouncer import Pooler
 
@@ -17,8 +18,12 @@ def test_what_rds_sets_by_itself_is_never_in_its_parameter_group() -> None:
     assert localhost_parameters().keys() == rds_parameters().keys() | by_rds
 
 
-def test_the_servers_hold_more_than_one_full_pool() -> None:
-    assert int(rds_parameters()["max_connections"]) > Pooler.max_db_connections
+def test_the_servers_hold_two_full_poolers_and_the_people_who_mend_them() -> None:
+    assert int(rds_parameters()["max_connections"]) >= 2 * Pooler.max_db_connections + 20
+
+
+def test_this_machine_overrides_nothing_of_the_shared_table() -> None:
+    assert not servers.HERE.keys() & localhost_parameters().keys()
 
 
 def test_postgresql_gives_up_an_idle_transaction_after_pgbouncer_does() -> None:
@@ -26,6 +31,6 @@ def test_postgresql_gives_up_an_idle_transaction_after_pgbouncer_does() -> None:
     assert milliseconds > Pooler.idle_transaction_timeout_seconds * 1000
 
 
-def test_no_password_can_reach_the_statement_log() -> None:
+def test_no_statement_is_logged_for_what_it_is() -> None:
     assert rds_parameters()["log_statement"] == "none"
     assert rds_parameters()["password_encryption"] == "scram-sha-256"

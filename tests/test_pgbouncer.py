@@ -66,9 +66,12 @@ def test_the_auth_file_holds_verifiers_and_never_a_password() -> None:
         'ZHC1kwAfnHFwjdJgAhdQ61v9dcFNhLlE2Xq7W3UXc/Q=:fOlsT2iK5gw1IudgPwiV0z6g5eeUUj7kFHepenl1OaA="\n'
     )
     assert login.verifier not in repr(login)
-    with pytest.raises(ValueError, match=r"Login\.verifier of app.*never a password") as refused:
-        Login(user="app", verifier="hunter2")
-    assert "hunter2" not in str(refused.value)
+    for password in ("hunter2", "SCRAM-SHA-256$hunter2"):
+        with pytest.raises(
+            ValueError, match=r"Login\.verifier of app.*never a password"
+        ) as refused:
+            Login(user="app", verifier=password)
+        assert "hunter2" not in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -79,6 +82,9 @@ def test_the_auth_file_holds_verifiers_and_never_a_password() -> None:
         ({"listen_addresses": ("127.0.0.1\nauth_type = any",)}, "Pooler.listen_addresses"),
         ({"listen_port": 0}, "Pooler.listen_port"),
         ({"auth_file": "a\nauth_type = any"}, "Pooler.auth_file"),
+        ({"auth_file": "userlist.txt"}, "an absolute path"),
+        ({"query_wait_timeout_seconds": 0}, "would switch it off"),
+        ({"max_prepared_statements": 0}, "would switch it off"),
         ({"admin_user": "a, b"}, "Pooler.admin_user"),
         ({"default_pool_size": 101}, "Pooler.default_pool_size is 101"),
         ({"max_db_client_connections": 100}, "more than max_db_connections"),

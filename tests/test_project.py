@@ -27,7 +27,7 @@ _REGISTRY_HOSTS = [
         ("debian", "org/debian"),
     )
 ]
-_HOME_PATH = re.compile(r"(?<![\w.])/(?:home|root|Users|work|mnt)/\w")
+_HOME_PATH = re.compile(r"(?<![\w.])/(?:home|root|Users|work|mnt|tmp|srv|opt)/\w")
 
 
 def _files() -> list[Path]:
@@ -45,7 +45,9 @@ def _files() -> list[Path]:
 def test_no_file_names_a_package_registry_or_a_path_of_some_machine() -> None:
     found: list[str] = []
     for path in _files():
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        for number, line in enumerate(
+            path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1
+        ):
             if any(host in line for host in _REGISTRY_HOSTS) or _HOME_PATH.search(line):
                 found.append(f"{path.relative_to(PROJECT)}:{number}: {line.strip()[:100]}")
     assert found == []

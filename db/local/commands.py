@@ -14,7 +14,7 @@ from db.local.instance import APP_USER, DATABASE, DATABASE_READONLY, HOME, OWNER
 from db.local.migrating import migrate
 from db.local.report import Refusal, Report
 from db.local.servers import client_environment
-from db.local.tools import ensure_tools
+from db.local.tools import ensure_tools, find_tools
 
 _LOG_LINES = 20
 _INTERRUPTED = 130  # 128 + SIGINT, as a shell says it
@@ -22,6 +22,7 @@ _INTERRUPTED = 130  # 128 + SIGINT, as a shell says it
 
 def main(arguments: list[str]) -> int:
     """Run one command; returns the exit status: 0 done, 1 refused or unhealthy, 2 wrong usage."""
+    os.umask(0o022)  # the servers enter what we make; what is secret has a mode of its own
     parser = _build_parser()
     options, rest = parser.parse_known_args(arguments)
     if rest and options.command is not _psql:
@@ -116,12 +117,14 @@ def _parse_port(text: str) -> int:
 
 
 def _build_instance(options: argparse.Namespace) -> Instance:
+    if not options.migrations.is_dir():
+        raise Refusal(f"--migrations is {options.migrations}, which is no folder")
     return Instance(home=options.home.resolve(), migrations=options.migrations.resolve())
 
 
-def _build_servers(instance: Instance, report: Report) -> development.Servers:
+def _build_servers(instance: Instance) -> development.Servers:
     state = instance.read_state()
-    return development.build_servers(instance, ensure_tools(report), state)
+    return development.build_servers(instance, find_tools(), state)
 
 
 def _up(options: argparse.Namespace, report: Report) -> int:
@@ -137,15 +140,15 @@ def _down(options: argparse.Namespace, _report: Report) -> int:
     return 0
 
 
-def _status(options: argparse.Namespace, report: Report) -> int:
-    status = development.read_status(_build_servers(_build_instance(options), report))
+def _status(options: argparse.Namespace, _report: Report) -> int:
+    status = development.read_status(_build_servers(_build_instance(options)))
     _print_status(status, as_json=options.json, with_pools=True)
     return 0 if status.is_healthy else 1
 
 
-def _migrate(options: argparse.Namespace, report: Report) -> int:
+def _migrate(options: argparse.Namespace, _report: Report) -> int:
     instance = _build_instance(options)
-    servers = _build_servers(instance, report)
+    servers = _build_servers(instance)
     with instance.lock():
         if not servers.primary.find():
             raise Refusal("the primary is not running: make up")
@@ -153,9 +156,11 @@ def _migrate(options: argparse.Namespace, report: Report) -> int:
     return 0
 
 
-def _psql(options: argparse.Namespace, report: Report) -> int:
+def _psql(options: argparse.Namespace, _report: Report) -> int:
     instance = _build_instance(options)
-    servers = _build_servers(instance, report)
+    servers = _build_servers(instance)
+    if not servers.pool.find():
+        raise Refusal("the database is not running: make up")
     port, user, database = servers.pool.settings.listen_port, APP_USER, DATABASE
     if options.readonly:
         database = DATABASE_READONLY
@@ -172,6 +177,9 @@ def _logs(options: argparse.Namespace, _report: Report) -> int:
     instance = _build_instance(options)
     instance.read_state()
     logs = [str(instance.log(part)) for part in ("pool", "primary", "replica")]
+    for log in logs:
+        if not Path(log).exists():
+            raise Refusal(f"{log} is not there: make down and make up begin a new one")
     follow = ["--follow=name", "--retry"] if options.follow else []
     os.execvp("tail", ["tail", f"--lines={_LOG_LINES}", *follow, *logs])
 
@@ -184,7 +192,11 @@ def _reset(options: argparse.Namespace, _report: Report) -> int:
     if not options.yes:
         if not sys.stdin.isatty():
             raise Refusal(f"{question}: say so with make reset YES=1")
-        if input(f"{question}.\nType yes to go on: ").strip() != "yes":
+        try:
+            answer = input(f"{question}.\nType yes to go on: ")
+        except EOFError:
+            answer = ""
+        if answer.strip() != "yes":
             raise Refusal("nothing was destroyed")
     development.destroy(instance)
     print("destroyed; make up makes a new one")
@@ -206,6 +218,8 @@ def _print_status(status: development.Status, *, as_json: bool, with_pools: bool
         detail = f"{len(status.schema.applied)} applied, {len(status.schema.pending)} pending"
         if status.schema.pending:
             detail += f": {', '.join(status.schema.pending)}"
+        elif not status.schema.is_current:
+            detail += "; files and history differ, make migrate says how"
         rows.append(("schema", status.schema.version or "empty", "", detail))
     print()
     _print_table(rows)
@@ -228,8 +242,10 @@ def _print_status(status: development.Status, *, as_json: bool, with_pools: bool
     print()
     if status.is_healthy:
         print(f"up in {status.seconds:.1f} s" if status.seconds else "healthy")
+    elif not any(part.process_id for part in status.parts):
+        print("stopped: make up")
     else:
-        print("not healthy: make logs tells more, make up mends")
+        print("not healthy: make up mends what it can, make logs tells more")
 
 
 def _print_table(rows: list[tuple[str, str, str, str]]) -> None:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from db.local.instance import (
     APP_PASSWORD,
@@ -17,7 +18,7 @@ from db.local.instance import (
     State,
     find_free_port,
 )
-from db.local.migrating import Schema, migrate, read_schema
+from db.local.migrating import Schema, migrate, protect_history, read_schema
 from db.local.processes import describe_port_holder, find_loopback_addresses, is_port_free
 from db.local.report import Refusal, Report
 from db.local.servers import (
@@ -32,7 +33,7 @@ from db.local.servers import (
     seed_replica,
     stop_all,
 )
-from db.local.tools import Tools, ensure_tools, read_version
+from db.local.tools import Tools, ensure_tools, read_pgbouncer_version
 
 _STREAMING_SECONDS = 30  # a replica that was away first replays what it had received
 _CATCH_UP_SECONDS = 1
@@ -131,7 +132,8 @@ def bring_up(instance: Instance, report: Report, *, port: int | None = None) -> 
         servers = build_servers(instance, tools, state)
         with _stop_on_failure() as begun:
             _bring_up(servers, report, begun)
-        return read_status(servers, seconds=time.monotonic() - started)
+            instance.write_state(state)  # only now: another port counts once it has worked
+            return read_status(servers, seconds=time.monotonic() - started)
 
 
 def _ensure_inner_ports(instance: Instance, state: State) -> State:
@@ -143,7 +145,6 @@ def _ensure_inner_ports(instance: Instance, state: State) -> State:
         if not find_postmaster(data) and not is_port_free("127.0.0.1", getattr(state, name)):
             others = max(state.port, state.primary_port, state.replica_port)
             state = replace(state, **{name: find_free_port(after=others)})
-    instance.write_state(state)
     return state
 
 
@@ -185,6 +186,8 @@ def _bring_up(servers: Servers, report: Report, begun: list[Server]) -> None:
         with report.step("migrating the schema"):
             migrate(primary)
 
+    protect_history(primary)
+
     if replica.data.exists() and _is_slot_lost(primary):
         report.say("the replica was away for too long, its WAL is gone: making it anew")
         replica.stop()
@@ -194,6 +197,14 @@ def _bring_up(servers: Servers, report: Report, begun: list[Server]) -> None:
             seed_replica(primary, replica)
     replica.check_major()
     _ensure_started(replica, report, begun)
+    if replica.query("SELECT pg_is_in_recovery() AS yes")[0]["yes"] != "t":
+        raise Refusal(
+            f"the replica was promoted, and may hold rows of its own: make down, move "
+            f"{replica.data} away, make up"
+        )
+    if pool.find() and not pool.is_answering():
+        report.say("restarting the pool: it does not answer")
+        pool.stop()
     _ensure_started(pool, report, begun)
     _wait_for_replica(servers)
     _check_routes(servers)
@@ -244,6 +255,13 @@ def check_port(instance: Instance, port: int | None) -> None:
     """
     state = instance.read_state() if instance.exists() else None
     wanted = port or (state.port if state else DEFAULT_PORT)
+    if wanted < _read_first_unprivileged_port() and instance.account.uid:
+        raise Refusal(
+            f"port {wanted} is reserved for root, and the servers run as {instance.account.name}: "
+            "choose one above 1023"
+        )
+    if state and wanted in (state.primary_port, state.replica_port):
+        raise Refusal(f"port {wanted} is this database's own, behind the pool: choose another")
     if find_pooler(instance) and (state is None or wanted == state.port):
         return
     for address in find_loopback_addresses():
@@ -252,6 +270,10 @@ def check_port(instance: Instance, port: int | None) -> None:
                 f"port {wanted} on {address} is in use by {describe_port_holder(wanted)}: "
                 "stop it, or choose another port with make up PORT=6432"
             )
+
+
+def _read_first_unprivileged_port() -> int:
+    return int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text("ascii"))
 
 
 def _check_routes(servers: Servers) -> None:
@@ -280,6 +302,7 @@ def _check_routes(servers: Servers) -> None:
 def take_down(instance: Instance) -> None:
     """Stop everything; data stays. Raises Refusal where there is nothing of ours."""
     if not instance.exists():
+        stop_all(instance)  # what a deleted folder left running
         raise Refusal(f"there is no development database in {instance.home}: make up")
     with instance.lock():
         stop_all(instance)
@@ -287,8 +310,9 @@ def take_down(instance: Instance) -> None:
 
 def destroy(instance: Instance) -> None:
     """Stop everything and delete its data. Only after a person's explicit yes."""
-    take_down(instance)
-    instance.destroy()
+    with instance.lock():
+        stop_all(instance)
+        instance.destroy()
 
 
 def read_status(servers: Servers, *, seconds: float | None = None) -> Status:
@@ -297,8 +321,11 @@ def read_status(servers: Servers, *, seconds: float | None = None) -> Status:
     pool, pools = _read_pool(servers.pool)
     lag_bytes, lag_seconds, schema = None, None, None
     if parts[0].is_healthy:
-        schema = read_schema(servers.primary)
         lag_bytes = _read_lag_bytes(servers.primary)
+        try:
+            schema = read_schema(servers.primary)
+        except Refusal as refusal:
+            parts[0] = replace(parts[0], is_healthy=False, detail=refusal.detail or str(refusal))
     if parts[1].is_healthy:
         lag_seconds = _read_lag_seconds(servers.replica)
     is_streaming = lag_bytes is not None
@@ -364,7 +391,7 @@ def _read_pool(pool: PgBouncer) -> tuple[Part, list[Pool]]:
         except Refusal as refusal:
             detail = refusal.detail or str(refusal)
         else:
-            version = read_version(pool.tools.pgbouncer)
+            version = read_pgbouncer_version(pool.tools.pgbouncer)
             is_healthy = True
             settings = pool.settings
             detail = (

@@ -8,8 +8,9 @@ import shutil
 import socket
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from typing import IO
 
 from db import flyway, scram
 from db.local.processes import Account, find_account, find_loopback_addresses, is_port_free
@@ -43,8 +44,7 @@ class State:
     primary_port: int
     replica_port: int
     passwords: dict[str, str]
-    app_verifier: str
-    admin_verifier: str
+    verifiers: dict[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +104,8 @@ class Instance:
     def read_state(self) -> State:
         """What this instance remembers. Raises Refusal when it was never up, or is not ours."""
         try:
-            return State(**json.loads(self._state_file.read_text(encoding="utf-8")))
+            values = json.loads(self._state_file.read_text(encoding="utf-8"))
+            return State(**{field.name: values[field.name] for field in fields(State)})
         except FileNotFoundError:
             raise Refusal(f"there is no development database in {self.home}: make up") from None
         except PermissionError:
@@ -112,11 +113,14 @@ class Instance:
                 f"{self.home} was made by another user, or by root: work as that one, "
                 "or choose another folder with --home"
             ) from None
-        except (ValueError, TypeError) as error:
-            raise Refusal(f"{self._state_file} is damaged ({error}): make reset") from None
+        except (ValueError, TypeError, KeyError) as error:
+            raise Refusal(
+                f"{self._state_file} is damaged ({error!r}): restore it, or move {self.home} away "
+                "to begin anew"
+            ) from None
 
     def ensure_state(self, *, port: int | None) -> State:
-        """What this instance remembers, made or completed: the port asked for, free inner ports."""
+        """What this instance remembers, with the port asked for; made and kept where it is new."""
         if not self.exists() and (self.primary_data.exists() or self.replica_data.exists()):
             raise Refusal(
                 f"{self._state_file} is missing, and with it the passwords of the data beside it: "
@@ -124,24 +128,20 @@ class Instance:
             )
         if self.exists():
             state = self.read_state()
-            if port and port != state.port:
-                state = replace(state, port=port)
-        else:
-            chosen = port or DEFAULT_PORT
-            primary_port = find_free_port(after=chosen)
-            passwords = {
-                user: secrets.token_urlsafe(24)
-                for user in (SUPERUSER, OWNER, REPLICATOR, POOLER_ADMIN)
-            }
-            state = State(
-                identity=secrets.token_hex(4),
-                port=chosen,
-                primary_port=primary_port,
-                replica_port=find_free_port(after=primary_port),
-                passwords=passwords,
-                app_verifier=scram.build_verifier(APP_PASSWORD),
-                admin_verifier=scram.build_verifier(passwords[POOLER_ADMIN]),
-            )
+            return replace(state, port=port or state.port)
+        chosen = port or DEFAULT_PORT
+        primary_port = find_free_port(after=chosen)
+        passwords = {
+            user: secrets.token_urlsafe(24) for user in (SUPERUSER, OWNER, REPLICATOR, POOLER_ADMIN)
+        } | {APP_USER: APP_PASSWORD}
+        state = State(
+            identity=secrets.token_hex(4),
+            port=chosen,
+            primary_port=primary_port,
+            replica_port=find_free_port(after=primary_port),
+            passwords=passwords,
+            verifiers={user: scram.build_verifier(word) for user, word in passwords.items()},
+        )
         self.write_state(state)
         return state
 
@@ -149,7 +149,6 @@ class Instance:
         """Remember that state, and the files that follow from it."""
         self.write(self._state_file, json.dumps(asdict(state), indent=2) + "\n", mode=0o600)
         lines = [f"*:*:*:{user}:{password}" for user, password in state.passwords.items()]
-        lines.append(f"*:*:*:{APP_USER}:{APP_PASSWORD}")
         self.write(self.passfile, "\n".join(lines) + "\n", mode=0o600)
 
     def build_pooler(self, state: State) -> Pooler:
@@ -172,9 +171,8 @@ class Instance:
 
     def build_logins(self, state: State) -> tuple[Login, ...]:
         """Who may log in to PgBouncer."""
-        return (
-            Login(user=APP_USER, verifier=state.app_verifier),
-            Login(user=POOLER_ADMIN, verifier=state.admin_verifier),
+        return tuple(
+            Login(user=user, verifier=state.verifiers[user]) for user in (APP_USER, POOLER_ADMIN)
         )
 
     def write(self, path: Path, text: str, *, mode: int = 0o644) -> bool:
@@ -185,15 +183,21 @@ class Instance:
         partial.unlink(missing_ok=True)
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            if self.account.is_other:
+                os.fchown(descriptor, self.account.uid, self.account.gid)
             file.write(text)
-        self.give(partial)
         partial.replace(path)
         return True
 
     def give(self, path: Path) -> None:
         """Make the servers' account the owner of a path."""
         if self.account.is_other:
-            os.chown(path, self.account.uid, self.account.gid)
+            os.chown(path, self.account.uid, self.account.gid, follow_symlinks=False)
+
+    def open_log(self, part: str) -> IO[bytes]:
+        """A part's log, to be added to; never through a link, for root writes it."""
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
+        return os.fdopen(os.open(self.log(part), flags, 0o644), "ab")
 
     def ensure_folders(self) -> None:
         """Make the home folder. Raises Refusal where the servers could not reach it."""
@@ -204,12 +208,16 @@ class Instance:
             raise Refusal(
                 f"{error.filename}: {error.strerror}; choose another with --home"
             ) from None
+        if not (self.home / "lock").exists() and any(
+            entry.name != "logs" for entry in self.home.iterdir()
+        ):
+            raise Refusal(f"{self.home} holds other things: name a new or empty folder in --home")
+        if set(str(self.home)) & set("'\"\\\n"):
+            raise Refusal(f"{self.home} has a quote or backslash in its name: use --home")
         for folder in (self.home, self.home / "logs"):
             if folder.stat().st_uid != self.account.uid:
                 with suppress(PermissionError):  # said below, with what to do
                     self.give(folder)
-        if set(str(self.home)) & set("'\"\\\n"):
-            raise Refusal(f"{self.home} has a quote or backslash in its name: use --home")
         for folder in self.home.parents:
             if not self._can_enter(folder):
                 raise Refusal(

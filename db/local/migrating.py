@@ -9,6 +9,8 @@ from db.local.processes import run
 from db.local.report import Refusal
 from db.local.servers import Postgres
 
+_APPLICATION = "flyway"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Schema:
@@ -32,21 +34,20 @@ def read_schema(primary: Postgres) -> Schema:
             "ORDER BY installed_rank",
             database=DATABASE,
         )
-    folder = primary.instance.migrations
-    files = flyway.find_migrations(folder)
-    applied = {
-        (row["version"], row["script"], row["checksum"]) for row in history if row["success"] == "t"
-    }
-    scripts = {script for _, script, _ in applied}
+    succeeded = [row for row in history if row["success"] == "t"]
+    applied = {row["script"]: row["checksum"] for row in succeeded}
+    files = flyway.calculate_checksums(primary.instance.migrations)
     return Schema(
-        version=next((row["version"] for row in reversed(history) if row["success"] == "t"), ""),
-        applied=[row["script"] for row in history if row["success"] == "t"],
-        pending=[m.script for m in files if m.script not in scripts],
-        # Anything that is not plainly equal (a misnamed or edited file, a repeatable one, a failed
-        # row) is Flyway's to judge.
-        is_current=applied == {(m.version, m.script, str(m.checksum)) for m in files}
-        and len(files) == sum(1 for _ in folder.rglob("*.sql"))
-        and len(applied) == len(history),
+        version=next((row["version"] for row in reversed(succeeded) if row["version"]), ""),
+        applied=list(applied),
+        pending=[
+            m.script
+            for m in flyway.find_migrations(primary.instance.migrations)
+            if m.script not in applied
+        ],
+        # What is not plainly equal (a misnamed or edited file, a failed row) is Flyway's to judge.
+        is_current=applied == {name: str(checksum) for name, checksum in files.items()}
+        and len(succeeded) == len(history),
     )
 
 
@@ -65,25 +66,43 @@ def migrate(primary: Postgres) -> str:
         f"-locations=filesystem:{instance.migrations.name}",
     )
     environment = flyway.build_environment(
-        url=f"jdbc:postgresql://127.0.0.1:{primary.port}/{DATABASE}",
+        url=f"jdbc:postgresql://127.0.0.1:{primary.port}/{DATABASE}?ApplicationName={_APPLICATION}",
         user=OWNER,
         password=state.passwords[OWNER],
     )
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("FLYWAY_")}
-    status, output = run(
-        command, folder=instance.migrations.parent, environment=inherited | environment
-    )
+    try:
+        status, output = run(
+            command, folder=instance.migrations.parent, environment=inherited | environment
+        )
+    except BaseException:
+        _end_sessions(primary)
+        raise
     if status:
         raise Refusal(
             f"Flyway refused or failed (its words are above); {_describe(primary)}", detail=output
         )
-    # Flyway's own record is not the app's to change.
+    protect_history(primary)
+    return output
+
+
+def protect_history(primary: Postgres) -> None:
+    """Keep the app from changing Flyway's record, which its default privileges would let it."""
     primary.query(
-        f"REVOKE INSERT, UPDATE, DELETE ON flyway_schema_history FROM {APP_USER}",
+        f"SELECT 'REVOKE INSERT, UPDATE, DELETE ON flyway_schema_history FROM {APP_USER}'"
+        f" WHERE has_table_privilege('{APP_USER}', 'flyway_schema_history',"
+        " 'INSERT, UPDATE, DELETE') \\gexec",
         user=OWNER,
         database=DATABASE,
     )
-    return output
+
+
+def _end_sessions(primary: Postgres) -> None:
+    """End what an interrupted Flyway left: PostgreSQL does not notice that its client is gone."""
+    primary.query(
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+        f" WHERE usename = '{OWNER}' AND application_name = '{_APPLICATION}'"
+    )
 
 
 def _describe(primary: Postgres) -> str:

@@ -63,6 +63,7 @@ class Process:
     """One process: its id, command line and working directory ("" where we may not look)."""
 
     pid: int
+    started: str  # clock ticks after boot: with the id it names a process for good
     command: tuple[str, ...]
     folder: str
 
@@ -76,13 +77,15 @@ class Process:
         """Whether a path means to it what it means to us: a container's processes are not ours."""
         try:
             return os.path.samestat(Path(f"/proc/{self.pid}/root").stat(), Path("/").stat())
+        except PermissionError:  # root in a default container may not look at other users' roots
+            return _count_namespaces(self.pid) == _count_namespaces(os.getpid())
         except OSError:
             return False
 
     def is_alive(self) -> bool:
         """Whether this very process still runs (its id may have gone to another since)."""
         now = read_process(self.pid)
-        return now is not None and now.command == self.command
+        return now is not None and now.started == self.started
 
     def end(self, *signals: signal.Signals, patience_seconds: float) -> bool:
         """Send the signals in turn until it is gone, each with that patience; True when gone."""
@@ -167,7 +170,9 @@ def read_process(pid: int) -> Process | None:
     folder = Path("/proc") / str(pid)
     try:
         command = (folder / "cmdline").read_bytes().rstrip(b"\0").decode(errors="replace")
-        if not command or b") Z " in (folder / "stat").read_bytes():
+        status = (folder / "stat").read_text(encoding="utf-8", errors="replace")
+        state, *rest = status.rpartition(")")[2].split()
+        if not command or state == "Z":
             return None
     except OSError:
         return None
@@ -175,7 +180,22 @@ def read_process(pid: int) -> Process | None:
         working = str((folder / "cwd").readlink()).removesuffix(" (deleted)")
     except OSError:
         working = ""
-    return Process(pid=pid, command=tuple(command.split("\0")), folder=working)
+    return Process(
+        pid=pid,
+        started=rest[18],  # field 22 of proc(5), of which `rest` begins with the fourth
+        command=tuple(command.split("\0")),
+        folder=working,
+    )
+
+
+def _count_namespaces(pid: int) -> int:
+    """How deep in process namespaces: a container's processes are one deeper than the host's."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return 0
+    line = next((line for line in status.splitlines() if line.startswith("NSpid:")), "")
+    return len(line.split())
 
 
 def find_processes() -> Iterator[Process]:

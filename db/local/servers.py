@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from db import parameters, pgbouncer, scram
+from db import parameters, pgbouncer
 from db.local.instance import (
     APP_USER,
     DATABASE,
@@ -23,9 +23,9 @@ from db.local.instance import (
     Instance,
     State,
 )
-from db.local.processes import Process, find_processes, launch, run
+from db.local.processes import Process, find_processes, launch, read_process, run
 from db.local.report import Refusal
-from db.local.tools import POSTGRES_MAJOR, Tools
+from db.local.tools import Tools
 
 # Crash recovery after a hard stop may replay up to max_wal_size; a healthy start takes 0.1 s.
 _START_SECONDS = 60
@@ -40,7 +40,7 @@ host replication {REPLICATOR} 127.0.0.1/32 scram-sha-256
 """
 
 # This machine's own: where it listens, and sizes for a laptop that runs other things too.
-_HERE = {
+HERE = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
     "shared_buffers": "64MB",
@@ -86,8 +86,7 @@ def client_environment(
     instance: Instance, *, host: str, port: int, user: str, database: str
 ) -> dict[str, str]:
     """What libpq reads, and nothing of the caller's own PG* variables; passwords by file."""
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith("PG")}
-    return inherited | {
+    return _clean_environment() | {
         "PGHOST": host,
         "PGPORT": str(port),
         "PGUSER": user,
@@ -96,6 +95,11 @@ def client_environment(
         "PGCONNECT_TIMEOUT": _CLIENT_SECONDS,
         "PGAPPNAME": "db.local",
     }
+
+
+def _clean_environment() -> dict[str, str]:
+    """Ours without libpq's variables: the caller's PGSERVICE would lead even a replica astray."""
+    return {k: v for k, v in os.environ.items() if not k.startswith("PG")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +130,7 @@ class Postgres:
 
     def render(self) -> dict[Path, str]:
         """Its configuration files."""
-        settings = parameters.localhost_parameters() | _HERE
+        settings = parameters.localhost_parameters() | HERE
         settings |= {"port": str(self.port), "cluster_name": self.cluster_name}
         if self.name == "replica":
             settings |= {
@@ -144,10 +148,10 @@ class Postgres:
     def check_major(self) -> None:
         """Raises Refusal where another PostgreSQL major made the data directory."""
         major = (self.data / "PG_VERSION").read_text(encoding="ascii").strip()
-        if major != POSTGRES_MAJOR:
+        if major != str(parameters.POSTGRES_MAJOR):
             raise Refusal(
                 f"{self.data} was made by PostgreSQL {major}, and this project runs "
-                f"{POSTGRES_MAJOR}: move it away or pg_upgrade it (nothing was changed)"
+                f"{parameters.POSTGRES_MAJOR}: move it away or pg_upgrade it (nothing was changed)"
             )
 
     def start(self) -> None:
@@ -187,9 +191,14 @@ class Postgres:
                 and process.shares_our_files()
             ):
                 process.end(signal.SIGTERM, signal.SIGQUIT, signal.SIGKILL, patience_seconds=2)
-        # No server of this data directory runs now: whatever process has the id in the file, it is
-        # another, which PostgreSQL cannot know and would refuse to start for.
-        (self.data / "postmaster.pid").unlink(missing_ok=True)
+        # PostgreSQL refuses to start while the id in its pid file is that of any living process.
+        # Only a file that names no PostgreSQL is ours to clear: about another, let it decide.
+        pid_file = self.data / "postmaster.pid"
+        if pid_file.exists():
+            first = pid_file.read_text(encoding="utf-8", errors="replace").partition("\n")[0]
+            named = read_process(int(first)) if first.isdigit() else None
+            if not named or not Path(named.command[0]).name.startswith("postgres"):
+                pid_file.unlink()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,11 +244,12 @@ class PgBouncer:
         log = self.instance.log(self.name)
         said = _LogTail(log)
         program = self._place_program()
-        with log.open("ab") as output:
+        with self.instance.open_log(self.name) as output:
             process = launch(
                 [str(program), str(self.instance.pooler_ini)],
                 output=output,
                 folder=self.instance.home,
+                environment=_clean_environment(),
                 account=self.instance.account,
             )
         deadline = time.monotonic() + _POOLER_START_SECONDS
@@ -261,8 +271,8 @@ class PgBouncer:
     def check_identity(self) -> None:
         """Ask who answers on each address. Raises Refusal when one is not this PgBouncer.
 
-        The console's password is this instance's own, and SCRAM proves both sides; the path is for
-        a server that asks for no password.
+        The path of its auth file is this instance's own, and the console tells it only to those
+        who have its password.
         """
         for address in self.settings.listen_addresses:
             rows = self.query("SHOW CONFIG;", host=address)
@@ -270,15 +280,23 @@ class PgBouncer:
             if answers.get("auth_file") != str(self.instance.auth_file):
                 raise Refusal(f"another server answers at {address}:{self.settings.listen_port}")
 
+    def is_answering(self) -> bool:
+        """Whether it answers on every address."""
+        try:
+            self.check_identity()
+        except Refusal:
+            return False
+        return True
+
     def stop(self) -> None:
         """Stop it: transactions may end first, but not for ever."""
         stop_pooler(self.instance)
 
     def _place_program(self) -> Path:
-        """The program, where the servers' account can reach it: root's checkout may be closed."""
-        if not self.instance.account.is_other:
-            return self.tools.pgbouncer
-        placed = self.instance.home / self.tools.pgbouncer.name
+        """The program, where the servers' account can reach it (root's checkout may be closed) and
+        under the name by which it is found again.
+        """
+        placed = self.instance.home / "pgbouncer"
         placed.unlink(missing_ok=True)
         shutil.copy2(self.tools.pgbouncer, placed)
         return placed
@@ -288,7 +306,8 @@ def find_postmaster(data: Path) -> Process | None:
     """The PostgreSQL server that runs on that data directory, whoever started it."""
     for process in find_processes():
         command = process.command
-        is_it = Path(command[0]).name == "postgres" and "-D" in command and str(data) in command
+        is_named = "-D" in command and str(data) in command
+        is_it = Path(command[0]).name == "postgres" and (is_named or process.folder == str(data))
         if is_it and process.shares_our_files():
             return process
     return None
@@ -379,25 +398,22 @@ def prepare_roles(primary: Postgres) -> None:
     """Make the roles, the database and the replica's slot where they are missing.
 
     Passwords arrive as SCRAM verifiers, so that no log can hold one in plaintext. The owner is no
-    superuser, as on RDS; the app's user reads and writes rows, and cannot change the schema. Its
-    password is set back if someone changed it: the connection string is a promise.
+    superuser, as on RDS; the app's user reads and writes rows, and cannot change the schema.
+    Passwords that someone changed are set back: the connection string is a promise.
     """
-    passwords = primary.state.passwords
-    roles = {
-        OWNER: ("LOGIN CREATEROLE", scram.build_verifier(passwords[OWNER])),
-        REPLICATOR: ("LOGIN REPLICATION", scram.build_verifier(passwords[REPLICATOR])),
-        APP_USER: ("LOGIN", primary.state.app_verifier),
-    }
-    create_roles = "".join(
-        f"SELECT $$CREATE ROLE {name} {attributes} PASSWORD '{verifier}'$$"
-        f" WHERE to_regrole('{name}') IS NULL \\gexec\n"
-        for name, (attributes, verifier) in roles.items()
+    verifiers = primary.state.verifiers
+    roles = {OWNER: "LOGIN", REPLICATOR: "LOGIN REPLICATION", APP_USER: "LOGIN"}
+    ensure_roles = "".join(
+        f"""
+        SELECT $$CREATE ROLE {name} {attributes} PASSWORD '{verifiers[name]}'$$
+         WHERE to_regrole('{name}') IS NULL \\gexec
+        SELECT $$ALTER ROLE {name} PASSWORD '{verifiers[name]}'$$ FROM pg_authid
+         WHERE rolname = '{name}' AND rolpassword IS DISTINCT FROM '{verifiers[name]}' \\gexec
+        """
+        for name, attributes in roles.items()
     )
     primary.query(
-        f"""{create_roles}
-        SELECT $$ALTER ROLE {APP_USER} PASSWORD '{primary.state.app_verifier}'$$
-          FROM pg_authid WHERE rolname = '{APP_USER}'
-           AND rolpassword IS DISTINCT FROM '{primary.state.app_verifier}' \\gexec
+        f"""{ensure_roles}
         SELECT 'CREATE DATABASE {DATABASE} OWNER {OWNER}'
          WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = '{DATABASE}') \\gexec
         SELECT pg_create_physical_replication_slot('{SLOT}', true)
@@ -420,7 +436,10 @@ def _run(
 ) -> None:
     """Run one of PostgreSQL's programs as the servers' account. Raises Refusal with its words."""
     status, output = run(
-        command, folder=instance.home, environment=environment, account=instance.account
+        command,
+        folder=instance.home,
+        environment=environment or _clean_environment(),
+        account=instance.account,
     )
     if status:
         raise Refusal(f"{Path(command[0]).name} failed with status {status}", detail=output)

@@ -5,6 +5,7 @@ release's own is too old; Flyway's jars come through Maven, and their sums are p
 installed into the project counts only once its stamp, written last, says it is complete.
 """
 
+import fcntl
 import hashlib
 import os
 import re
@@ -21,8 +22,8 @@ from db.flyway import IMAGE_FOLDER, JAVA_MAJOR_MINIMUM
 from db.local.instance import PROJECT
 from db.local.processes import ended_on_failure, launch
 from db.local.report import Refusal, Report
+from db.parameters import POSTGRES_MAJOR
 
-POSTGRES_MAJOR = "15"
 PGBOUNCER_MINIMUM = (1, 24)  # max_db_client_connections, and SIGTERM that waits for clients
 _PGBOUNCER_SUITE = "trixie"  # Debian 13: the oldest release with a PgBouncer that is new enough
 
@@ -57,24 +58,58 @@ class Tools:
 
 def ensure_tools(report: Report) -> Tools:
     """Find every tool, installing what is missing. Raises Refusal with one line on what to do."""
+    if not _is_complete():
+        TOOLS.mkdir(parents=True, exist_ok=True)
+        with (TOOLS / "lock").open("w", encoding="ascii") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # `make up` beside `make test`: the second waits
+            missing = _find_missing_packages()
+            if missing:
+                _install(report, missing)
+            if not _find_pgbouncer():
+                _build_pgbouncer(report)
+            if not _has_jars():
+                _fetch_jars(report)
+    return find_tools()
+
+
+def find_tools() -> Tools:
+    """Find every tool, and install nothing. Raises Refusal where one is missing or does not fit."""
+    pgbouncer = _find_pgbouncer()
+    if not pgbouncer or not _has_jars():
+        raise Refusal(f"{'Flyway' if pgbouncer else 'PgBouncer'} is missing: make up installs it")
+    return Tools(
+        postgres_folder=_check_postgres(),
+        pgbouncer=pgbouncer,
+        java=_check_java(),
+        jars=tuple(_JARS / name for name in sorted(_read_pins())),
+    )
+
+
+def _is_complete() -> bool:
+    return not _find_missing_packages() and bool(_find_pgbouncer()) and _has_jars()
+
+
+def _find_missing_packages() -> dict[str, list[str]]:
+    """Debian's packages that are missing, by what they are for."""
     missing = {
         f"PostgreSQL {POSTGRES_MAJOR}": _find_missing_for_postgres(),
         "what builds PgBouncer": _find_missing_for_pgbouncer(),
         "Java": [] if _find_java() else ["default-jre-headless"],
         "Maven": [] if _has_jars() or shutil.which("mvn") else ["maven"],
     }
-    if any(missing.values()):
-        _install(report, {what: packages for what, packages in missing.items() if packages})
-    return Tools(
-        postgres_folder=_check_postgres(),
-        pgbouncer=_find_pgbouncer() or _build_pgbouncer(report),
-        java=_check_java(),
-        jars=_ensure_jars(report),
-    )
+    return {what: packages for what, packages in missing.items() if packages}
 
 
-def read_version(program: str | Path, pattern: str = r"\d+(?:\.\d+)+") -> str:
-    """What a program says its version is; "" where it cannot be run."""
+_POSTGRES_SAYS = r"(?<=postgres \(PostgreSQL\) )\d+(?:\.\d+)*"
+_PGBOUNCER_SAYS = r"(?<=PgBouncer )\d+(?:\.\d+)+"
+
+
+def read_pgbouncer_version(program: str | Path) -> str:
+    """Which PgBouncer a program is; "" where it is none."""
+    return _read_version(program, _PGBOUNCER_SAYS)
+
+
+def _read_version(program: str | Path, pattern: str) -> str:
     option = "-version" if Path(program).name == "java" else "--version"
     try:
         finished = subprocess.run(
@@ -93,8 +128,8 @@ def _find_missing_for_postgres() -> list[str]:
 
 def _check_postgres() -> Path:
     folder = Path(os.environ.get(_POSTGRES_VARIABLE) or _DEBIANS_POSTGRES)
-    version = read_version(folder / "postgres")
-    if version.split(".")[0] != POSTGRES_MAJOR:
+    version = _read_version(folder / "postgres", _POSTGRES_SAYS)
+    if version.split(".")[0] != str(POSTGRES_MAJOR):
         raise Refusal(
             f"in {folder} postgres is {version or 'missing'}: name a folder with PostgreSQL "
             f"{POSTGRES_MAJOR}'s programs in {_POSTGRES_VARIABLE}"
@@ -120,21 +155,21 @@ def _find_pgbouncer() -> Path | None:
     """The PgBouncer to use; None where one has to be built."""
     chosen = os.environ.get(_PGBOUNCER_VARIABLE)
     if chosen:
-        version = read_version(chosen)
+        version = read_pgbouncer_version(chosen)
         if not _is_new_enough(version):
             raise Refusal(
                 f"{_PGBOUNCER_VARIABLE} is {chosen}, which is "
-                f"{f'PgBouncer {version}' if version else 'no program that runs'}: name one of "
+                f"{f'PgBouncer {version}' if version else 'no PgBouncer that runs'}: name one of "
                 f"{'.'.join(map(str, PGBOUNCER_MINIMUM))} or newer, or unset it"
             )
         return Path(chosen)
     for candidate in (str(_BUILT_PGBOUNCER), shutil.which("pgbouncer"), "/usr/sbin/pgbouncer"):
-        if candidate and _is_new_enough(read_version(candidate)):
+        if candidate and _is_new_enough(read_pgbouncer_version(candidate)):
             return Path(candidate)
     return None
 
 
-def _build_pgbouncer(report: Report) -> Path:
+def _build_pgbouncer(report: Report) -> None:
     """Build Debian's source package, whose signature apt checks, with Debian's security patches."""
     work = TOOLS / "pgbouncer.partial"
     shutil.rmtree(work, ignore_errors=True)
@@ -157,7 +192,7 @@ def _build_pgbouncer(report: Report) -> Path:
     _run_step(report, f"{text} configure", ["./configure", "--with-cares"], log=log, folder=source)
     jobs = f"-j{os.cpu_count() or 1}"
     _run_step(report, f"{text} compile", ["make", jobs, "pgbouncer"], log=log, folder=source)
-    if not _is_new_enough(read_version(source / "pgbouncer")):
+    if not _is_new_enough(read_pgbouncer_version(source / "pgbouncer")):
         raise Refusal(
             f"the PgBouncer built does not run, or is older than "
             f"{'.'.join(map(str, PGBOUNCER_MINIMUM))}: name a newer one in {_PGBOUNCER_VARIABLE}"
@@ -165,7 +200,6 @@ def _build_pgbouncer(report: Report) -> Path:
     _BUILT_PGBOUNCER.parent.mkdir(parents=True, exist_ok=True)
     (source / "pgbouncer").replace(_BUILT_PGBOUNCER)
     shutil.rmtree(work)
-    return _BUILT_PGBOUNCER
 
 
 def _find_debian_sources() -> str:
@@ -200,7 +234,7 @@ def _find_java() -> str:
 
 def _check_java() -> Path:
     found = _find_java()
-    major = read_version(found, r'(?<=version ")\d+')
+    major = _read_version(found, r'(?<=version ")\d+')
     if not major or int(major) < JAVA_MAJOR_MINIMUM:
         raise Refusal(
             f"{found or 'java'} is {f'Java {major}' if major else 'no Java that runs'}, and Flyway "
@@ -215,18 +249,16 @@ def _read_pins() -> dict[str, str]:
 
 
 def _has_jars() -> bool:
-    return _JARS_STAMP.exists() and _JARS_STAMP.read_text(encoding="ascii") == str(_read_pins())
-
-
-def _ensure_jars(report: Report) -> tuple[Path, ...]:
     pins = _read_pins()
-    if not _has_jars():
-        _fetch_jars(report, pins)
-        _JARS_STAMP.write_text(str(pins), encoding="ascii")
-    return tuple(_JARS / name for name in sorted(pins))
+    return (
+        _JARS_STAMP.exists()
+        and _JARS_STAMP.read_text(encoding="ascii") == str(pins)
+        and all((_JARS / name).exists() for name in pins)
+    )
 
 
-def _fetch_jars(report: Report, pinned: dict[str, str]) -> None:
+def _fetch_jars(report: Report) -> None:
+    pinned = _read_pins()
     partial = _JARS.with_suffix(".partial")
     shutil.rmtree(partial, ignore_errors=True)
     _run_step(report,
@@ -249,6 +281,7 @@ def _fetch_jars(report: Report, pinned: dict[str, str]) -> None:
             )
     shutil.rmtree(_JARS, ignore_errors=True)
     partial.rename(_JARS)
+    _JARS_STAMP.write_text(str(pinned), encoding="ascii")
 
 
 def _install(report: Report, missing: dict[str, list[str]]) -> None:
@@ -343,9 +376,16 @@ def _no_cluster_from_debian(prefix: list[str]) -> Generator[None]:
     """Keep the package from creating a cluster, which an init system would start on port 5432."""
     folder = "/etc/postgresql-common/createcluster.d"
     ours = f"{folder}/cloudflow.conf"
-    script = f"mkdir -p {folder} && echo 'create_main_cluster = false' > {ours}"
-    subprocess.run([*prefix, "sh", "-c", script], check=True)
+    _run_as_root(prefix, f"mkdir -p {folder} && echo 'create_main_cluster = false' > {ours}")
     try:
         yield
     finally:
-        subprocess.run([*prefix, "rm", "-f", ours], check=True)
+        _run_as_root(prefix, f"rm -f {ours}")
+
+
+def _run_as_root(prefix: list[str], script: str) -> None:
+    finished = subprocess.run(
+        [*prefix, "sh", "-c", script], capture_output=True, text=True, check=False
+    )
+    if finished.returncode:
+        raise Refusal(f"as root, this failed: {script}", detail=finished.stderr)

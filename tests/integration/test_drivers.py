@@ -85,11 +85,11 @@ def _pool_without_prepared_statements(machine: Machine, home: Path) -> Generator
         listen_port=choose_port(),
         auth_file=str(instance.auth_file),
         default_pool_size=2,
-        max_prepared_statements=0,
     )
     pool = replace(servers.pool, instance=instance, settings=settings)
+    on, off = (f"max_prepared_statements = {n}" for n in (settings.max_prepared_statements, 0))
     for path, text in pool.render().items():
-        instance.write(path, text, mode=0o600)
+        instance.write(path, text.replace(on, off), mode=0o600)
     try:
         pool.start()
         yield replace(machine, port=settings.listen_port).address()

@@ -1,5 +1,6 @@
 """`up`, `down` and what people do to a development database in between."""
 
+import json
 import os
 import pwd
 import re
@@ -16,7 +17,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from db.local.instance import APP_USER, DATABASE_READONLY, SLOT, Instance
+from db.local.instance import APP_USER, DATABASE_READONLY, OWNER, SLOT, Instance
 from db.local.processes import find_loopback_addresses
 from tests.conftest import PROJECT, Machine
 
@@ -157,12 +158,117 @@ def test_a_port_behind_the_pool_that_a_stranger_took_is_replaced(machine: Machin
         assert _emails(machine) == []
 
 
-def test_the_connection_string_works_again_after_someone_changed_its_password(
+def test_the_connection_string_works_again_after_someone_changed_passwords(
     machine: Machine,
 ) -> None:
-    machine.up().primary.query(f"ALTER ROLE {APP_USER} PASSWORD 'forgotten'")
+    primary = machine.up().primary
+    for role in (APP_USER, OWNER):
+        primary.query(f"ALTER ROLE {role} PASSWORD 'forgotten'")
     machine.up()
     assert _emails(machine) == []
+
+
+def test_a_port_that_cannot_serve_is_refused_and_not_kept(machine: Machine) -> None:
+    machine.up()
+    running = machine.running()
+    state = machine.instance.read_state()
+    for port, words in ((state.primary_port, "behind the pool"), (80, "reserved for root")):
+        refused = replace(machine, port=port).type("up")
+        assert refused.status == 1
+        assert words in refused.errors.splitlines()[-1]
+        assert machine.running() == running
+    assert replace(machine, environment={"CLOUDFLOW_PORT": ""}).type("up").status == 0
+    assert machine.running() == running
+
+
+def test_the_caller_s_own_postgresql_settings_lead_nothing_astray(machine: Machine) -> None:
+    astray = {"PGSERVICE": "nope", "PGSSLMODE": "require", "PGHOSTADDR": "127.9.9.9"}
+    replace(machine, environment=astray | {"FLYWAY_URL": "jdbc:nope"}).up()
+    assert _emails(machine) == []
+
+
+def test_a_pool_that_hangs_is_started_anew(machine: Machine, proven: Callable[[str], None]) -> None:
+    machine.up()
+    before = machine.running()
+    os.kill(before["pool"], signal.SIGSTOP)
+    machine.up()
+    after = machine.running()
+    assert after["pool"] != before["pool"]
+    assert after["primary"] == before["primary"]
+    proven("a pool that hangs is replaced by up, PostgreSQL goes on")
+
+
+def test_a_promoted_replica_is_refused_because_it_may_hold_rows(machine: Machine) -> None:
+    servers = machine.up()
+    servers.replica.query("SELECT pg_promote()")
+    assert "was promoted" in machine.type("status").output
+    refused = machine.type("up")
+    assert refused.status == 1
+    assert "may hold rows of its own" in refused.errors.splitlines()[-1]
+    assert machine.type("down").status == 0
+    servers.replica.discard()
+    machine.up()
+
+
+def test_a_primary_that_someone_started_by_hand_is_recognised(machine: Machine) -> None:
+    machine.up()
+    assert machine.type("down").status == 0
+    primary = machine.servers.primary
+    account = machine.instance.account
+    subprocess.run(
+        [primary.tools.postgres("pg_ctl"), "start", "-w", "-s", "-l", str(primary.data / "log")],
+        cwd=machine.instance.home,
+        env={"PGDATA": str(primary.data)},
+        user=account.uid if account.is_other else None,
+        check=True,
+    )
+    by_hand = machine.running()
+    machine.up()
+    assert machine.running()["primary"] == by_hand["primary"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="not root: has no capabilities to lack")
+def test_root_in_a_default_container_finds_its_own_servers(
+    machine: Machine, proven: Callable[[str], None]
+) -> None:
+    without_ptrace = ["setpriv", "--bounding-set=-sys_ptrace", "--inh-caps=-sys_ptrace"]
+    contained = replace(machine, wrapper=without_ptrace)
+    for command in ("up", "up", "status", "down"):
+        finished = contained.type(command)
+        assert finished.status == 0, finished
+    assert machine.running() == {}
+    proven("root without CAP_SYS_PTRACE, as in a default container: up, status and down work")
+
+
+def test_psql_reaches_the_writer_the_replica_and_the_owner(machine: Machine) -> None:
+    machine.up()
+    ask = "-XAtc", "SELECT current_user, pg_is_in_recovery()"
+    assert machine.type("psql", *ask).output == "dev|f\n"
+    assert machine.type("psql", "--readonly", *ask).output == "dev|t\n"
+    assert machine.type("psql", "--owner", *ask).output == "cloudflow_owner|f\n"
+
+
+def test_status_as_json_says_what_the_table_says(machine: Machine) -> None:
+    machine.up()
+    status = json.loads(machine.type("status", "--json").output)
+    assert status["is_healthy"] is True
+    assert [part["name"] for part in status["parts"]] == ["pool", "primary", "replica"]
+    assert status["schema"]["version"] == "4"
+    assert status["connection_strings"]["cloudflow_dev"] == machine.address()
+    assert machine.type("down").status == 0
+    down = machine.type("status", "--json")
+    assert down.status == 1
+    assert json.loads(down.output)["is_healthy"] is False
+
+
+def test_secrets_are_readable_by_their_owner_only(machine: Machine) -> None:
+    machine.up()
+    open_to_others = {
+        path.name
+        for path in machine.instance.home.iterdir()
+        if path.is_file() and path.stat().st_mode & 0o077
+    }
+    assert open_to_others <= {"lock", "pgbouncer"}
 
 
 @pytest.mark.parametrize(
@@ -229,8 +335,12 @@ def test_data_of_another_postgresql_major_is_refused_untouched(machine: Machine)
     assert version.read_text(encoding="ascii") == "14\n"
 
 
+_POSTGRES_16 = "postgres (PostgreSQL) 16.2"
+
+
 def _write_program(path: Path, words: str) -> str:
-    path.write_text(f"#!/bin/sh\necho {words}\n", encoding="ascii")
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"#!/bin/sh\necho '{words}'\n", encoding="ascii")
     path.chmod(0o755)
     return str(path)
 
@@ -241,10 +351,11 @@ def test_a_tool_that_is_missing_or_too_old_is_one_clear_line(
     cases = {
         "CLOUDFLOW_PGBOUNCER": [
             (_write_program(tmp_path / "pgbouncer", "PgBouncer 1.18.0"), "PgBouncer 1.18.0"),
-            (str(tmp_path / "none"), "no program that runs"),
+            (str(tmp_path / "none"), "no PgBouncer that runs"),
+            ("/bin/true", "no PgBouncer that runs"),
         ],
         "CLOUDFLOW_POSTGRES_BIN": [
-            (str(Path(_write_program(tmp_path / "postgres", "16.2")).parent), "16.2"),
+            (_write_program(tmp_path / "16" / "postgres", _POSTGRES_16)[:-9], "postgres is 16.2"),
             (str(tmp_path / "nowhere"), "missing"),
         ],
         "JAVA_HOME": [(str(tmp_path / "nowhere"), "Flyway needs 17 or newer")],

@@ -1,7 +1,9 @@
 """A bad migration: Flyway's own words, exit status not zero, the schema exactly as before."""
 
+import os
 import re
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable
 from dataclasses import replace
@@ -71,11 +73,16 @@ def _duplicate(folder: Path) -> None:
     (folder / "V4__again.sql").write_text("CREATE TABLE plans (id int);\n", encoding="utf-8")
 
 
+def _encode(folder: Path) -> None:
+    (folder / "V5__plans.sql").write_bytes("CREATE TABLE plans (\xe4 int);\n".encode("latin-1"))
+
+
 _CASES: dict[str, tuple[Callable[[Path], None], list[str]]] = {
     "misnamed": (_misname, ["v5_plans.sql"]),
     "edited after it was applied": (_edit, ["checksum mismatch", "version 2"]),
     "out of order": (_slip_in, ["3.1", "outOfOrder"]),
     "failing SQL": (_fail, ["V5__plans.sql", "Line", ": 3", "42P01", 'relation "no_such_table"']),
+    "not in UTF-8": (_encode, ["V5__plans.sql", "encoding"]),
     "a version twice": (_duplicate, ["V4__again.sql", "more than one migration"]),
 }
 
@@ -102,6 +109,37 @@ def _assert_failed(finished: Finished, words: list[str]) -> None:
     for word in words:
         assert word.lower() in finished.errors.lower(), finished.errors
     assert "the schema is at version 4" in finished.errors.splitlines()[-1]
+
+
+def test_a_repeatable_migration_is_applied_once_and_hides_no_version(checkout: Machine) -> None:
+    view = checkout.instance.migrations / "R__active_users.sql"
+    view.write_text("CREATE OR REPLACE VIEW active_users AS SELECT id FROM users;\n", "utf-8")
+    assert checkout.type("migrate").status == 0
+    status = checkout.type("status").output
+    assert re.search(r"^schema +4 +5 applied, 0 pending$", status, re.MULTILINE), status
+    assert "migrating" not in checkout.type("up").errors
+
+
+def test_ctrl_c_during_a_migration_ends_its_session_too(
+    checkout: Machine, proven: Callable[[str], None]
+) -> None:
+    before = _dump(checkout)
+    slow = "CREATE TABLE plans (id int); SELECT pg_sleep(600);\n"
+    (checkout.instance.migrations / "V5__slow.sql").write_text(slow, encoding="utf-8")
+    process = checkout.start("migrate")
+    primary = checkout.servers.primary
+    sleeping = (
+        "SELECT pid FROM pg_stat_activity"
+        " WHERE query LIKE '%pg_sleep(600)%' AND pid <> pg_backend_pid()"
+    )
+    while not primary.query(sleeping):
+        assert process.poll() is None
+    os.killpg(process.pid, signal.SIGINT)
+    process.communicate()
+    assert process.returncode == 130
+    assert primary.query(sleeping) == []
+    assert _dump(checkout) == before
+    proven("Ctrl-C during a migration ends its session in PostgreSQL too, the schema as before")
 
 
 def test_a_mended_migration_is_applied_and_usable_at_once(
