@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -212,4 +213,23 @@ def test_one_client_past_the_whole_process_limit_is_refused_by_name(
         for _ in range(4):
             held.enter_context(psycopg.connect(shared_machine.address()))
     assert "max_client_conn" in str(refused.value)
-    proven(f"past max_client_conn: {str(refused.value).strip().splitlines()[-1]}")
+    words = str(refused.value).strip().rpartition("FATAL:")[2].strip()
+    proven(f"a client past the limit of the whole process is told: {words}")
+
+
+def test_a_client_idle_in_a_transaction_gives_its_server_back(
+    shared_machine: Machine, proven: Callable[[str], None]
+) -> None:
+    servers = shared_machine.servers
+    with (
+        _setting(servers, "idle_transaction_timeout", 1),
+        psycopg.connect(shared_machine.address()) as idle,
+    ):
+        idle.execute("SELECT 1")
+        time.sleep(2.5)
+        with pytest.raises(psycopg.OperationalError, match="idle transaction timeout") as refused:
+            idle.execute("SELECT 1")
+        pools = servers.pool.query("SHOW POOLS;")
+        assert all(row["sv_active"] == "0" for row in pools if row["database"] == DATABASE)
+    words = str(refused.value).strip().splitlines()[0]
+    proven(f"a client left idle in a transaction is told: {words}; its server is free again")
