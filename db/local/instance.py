@@ -203,15 +203,14 @@ class Instance:
         """Make the home folder. Raises Refusal where the servers could not reach it."""
         try:
             self.home.mkdir(parents=True, exist_ok=True)
+            is_ours = self.exists() or (self.home / "lock").exists()
+            if not is_ours and any(self.home.iterdir()):
+                raise Refusal(f"{self.home} holds other things: name a new or empty one in --home")
             (self.home / "logs").mkdir(exist_ok=True)
         except OSError as error:
             raise Refusal(
                 f"{error.filename}: {error.strerror}; choose another with --home"
             ) from None
-        if not (self.home / "lock").exists() and any(
-            entry.name != "logs" for entry in self.home.iterdir()
-        ):
-            raise Refusal(f"{self.home} holds other things: name a new or empty folder in --home")
         if set(str(self.home)) & set("'\"\\\n"):
             raise Refusal(f"{self.home} has a quote or backslash in its name: use --home")
         for folder in (self.home, self.home / "logs"):

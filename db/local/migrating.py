@@ -1,6 +1,7 @@
 """Runs the real Flyway against the primary, and reads what it has recorded there."""
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 
 from db import flyway
@@ -54,11 +55,10 @@ def read_schema(primary: Postgres) -> Schema:
 def migrate(primary: Postgres) -> str:
     """Apply what is pending, straight to the primary; returns Flyway's output.
 
-    Raises Refusal with Flyway's whole output; each migration is applied wholly or not at all.
+    Raises Refusal with Flyway's whole output. A migration is applied wholly or not at all, unless
+    it commits by itself or cannot run in a transaction.
     """
     instance, tools, state = primary.instance, primary.tools, primary.state
-    if not instance.migrations.is_dir():
-        raise Refusal(f"{instance.migrations} is no folder of migrations")
     command = flyway.build_command(
         str(tools.java),
         list(tools.jars),
@@ -76,7 +76,8 @@ def migrate(primary: Postgres) -> str:
             command, folder=instance.migrations.parent, environment=inherited | environment
         )
     except BaseException:
-        _end_sessions(primary)
+        with suppress(Refusal):  # what interrupted us is what the person hears of
+            _end_sessions(primary)
         raise
     if status:
         raise Refusal(
@@ -90,7 +91,7 @@ def protect_history(primary: Postgres) -> None:
     """Keep the app from changing Flyway's record, which its default privileges would let it."""
     primary.query(
         f"SELECT 'REVOKE INSERT, UPDATE, DELETE ON flyway_schema_history FROM {APP_USER}'"
-        f" WHERE has_table_privilege('{APP_USER}', 'flyway_schema_history',"
+        f" WHERE has_table_privilege('{APP_USER}', to_regclass('flyway_schema_history'),"
         " 'INSERT, UPDATE, DELETE') \\gexec",
         user=OWNER,
         database=DATABASE,

@@ -448,6 +448,18 @@ def test_a_folder_that_the_servers_cannot_enter_is_one_clear_line(
     _assert_refused(machine, "may not enter", "--home")
 
 
+def test_a_folder_that_holds_other_things_is_left_as_it_was(
+    new_machine: Callable[[], Machine],
+) -> None:
+    machine = new_machine()
+    machine.instance.home.mkdir()
+    (machine.instance.home / "notes.txt").write_text("mine", encoding="utf-8")
+    before = machine.instance.home.stat()
+    _assert_refused(machine, "holds other things", "--home")
+    assert [path.name for path in machine.instance.home.iterdir()] == ["notes.txt"]
+    assert machine.instance.home.stat().st_uid == before.st_uid
+
+
 def test_reset_destroys_only_its_own_data_and_only_after_a_yes(machine: Machine) -> None:
     machine.up()
     stranger = machine.instance.home / "notes.txt"

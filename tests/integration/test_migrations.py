@@ -111,6 +111,15 @@ def _assert_failed(finished: Finished, words: list[str]) -> None:
     assert "the schema is at version 4" in finished.errors.splitlines()[-1]
 
 
+def test_a_folder_without_migrations_is_an_empty_schema(
+    new_machine: Callable[[], Machine], tmp_path: Path
+) -> None:
+    (tmp_path / "migrations").mkdir()
+    made = new_machine()
+    empty = replace(made, instance=replace(made.instance, migrations=tmp_path / "migrations"))
+    assert re.search(r"^schema +empty +0 applied, 0 pending$", empty.type("up").output, re.M)
+
+
 def test_a_repeatable_migration_is_applied_once_and_hides_no_version(checkout: Machine) -> None:
     view = checkout.instance.migrations / "R__active_users.sql"
     view.write_text("CREATE OR REPLACE VIEW active_users AS SELECT id FROM users;\n", "utf-8")
