@@ -91,22 +91,18 @@ class Servers:
 
 def build_servers(instance: Instance, tools: Tools, state: State) -> Servers:
     """The servers of an instance; starts nothing."""
+    primary = Postgres(
+        name="primary",
+        instance=instance,
+        tools=tools,
+        state=state,
+        data=instance.primary_data,
+        port=state.primary_port,
+    )
     return Servers(
-        primary=Postgres(
-            name="primary",
-            instance=instance,
-            tools=tools,
-            state=state,
-            data=instance.primary_data,
-            port=state.primary_port,
-        ),
-        replica=Postgres(
-            name="replica",
-            instance=instance,
-            tools=tools,
-            state=state,
-            data=instance.replica_data,
-            port=state.replica_port,
+        primary=primary,
+        replica=replace(
+            primary, name="replica", data=instance.replica_data, port=state.replica_port
         ),
         pool=PgBouncer(
             instance=instance,
@@ -279,7 +275,6 @@ def _read_first_unprivileged_port() -> int:
 def _check_routes(servers: Servers) -> None:
     """Ask through the pool, on every address, which server answers: ours, and the right one."""
     pool = servers.pool
-    pool.check_identity()
     expected = {DATABASE: servers.primary, DATABASE_READONLY: servers.replica}
     for address in pool.settings.listen_addresses:
         for database, server in expected.items():

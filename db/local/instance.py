@@ -175,10 +175,10 @@ class Instance:
             Login(user=user, verifier=state.verifiers[user]) for user in (APP_USER, POOLER_ADMIN)
         )
 
-    def write(self, path: Path, text: str, *, mode: int = 0o644) -> bool:
-        """Replace a file atomically, readable by the servers; True when its text has changed."""
+    def write(self, path: Path, text: str, *, mode: int = 0o644) -> None:
+        """Replace a file atomically, readable by the servers; one that is equal is left alone."""
         if path.exists() and path.read_text(encoding="utf-8") == text:
-            return False
+            return
         partial = path.with_name(f"{path.name}.partial")
         partial.unlink(missing_ok=True)
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
@@ -187,7 +187,6 @@ class Instance:
                 os.fchown(descriptor, self.account.uid, self.account.gid)
             file.write(text)
         partial.replace(path)
-        return True
 
     def give(self, path: Path) -> None:
         """Make the servers' account the owner of a path."""

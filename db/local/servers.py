@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -123,6 +124,12 @@ class Postgres:
     ) -> list[dict[str, str]]:
         """Ask this server directly."""
         return query(self.tools, self.instance, sql, port=self.port, user=user, database=database)
+
+    def build_environment(self, *, user: str, database: str) -> dict[str, str]:
+        """What a client program needs in its environment to reach this server directly."""
+        return client_environment(
+            self.instance, host="127.0.0.1", port=self.port, user=user, database=database
+        )
 
     def find(self) -> Process | None:
         """The running postmaster of our data directory, whoever started it."""
@@ -304,11 +311,22 @@ class PgBouncer:
 
 def find_postmaster(data: Path) -> Process | None:
     """The PostgreSQL server that runs on that data directory, whoever started it."""
+    return _find(
+        "postgres",
+        lambda process: (
+            process.folder == str(data)
+            or ("-D" in process.command and str(data) in process.command)
+        ),
+    )
+
+
+def _find(program: str, is_it: Callable[[Process], bool]) -> Process | None:
     for process in find_processes():
-        command = process.command
-        is_named = "-D" in command and str(data) in command
-        is_it = Path(command[0]).name == "postgres" and (is_named or process.folder == str(data))
-        if is_it and process.shares_our_files():
+        if (
+            Path(process.command[0]).name == program
+            and is_it(process)
+            and process.shares_our_files()
+        ):
             return process
     return None
 
@@ -342,11 +360,7 @@ Server = Postgres | PgBouncer
 def find_pooler(instance: Instance) -> Process | None:
     """The PgBouncer that was started with this instance's pgbouncer.ini, whoever started it."""
     ini = str(instance.pooler_ini)
-    for process in find_processes():
-        is_it = Path(process.command[0]).name == "pgbouncer" and process.command[-1] == ini
-        if is_it and process.shares_our_files():
-            return process
-    return None
+    return _find("pgbouncer", lambda process: process.command[-1] == ini)
 
 
 def initialize_primary(primary: Postgres) -> None:
@@ -382,13 +396,7 @@ def seed_replica(primary: Postgres, replica: Postgres) -> None:
             # standby syncs its whole directory itself.
             "--checkpoint", "fast", "--no-sync", "--wal-method", "stream", "--slot", SLOT,
         ],
-        environment=client_environment(
-            replica.instance,
-            host="127.0.0.1",
-            port=primary.port,
-            user=REPLICATOR,
-            database="replication",
-        ),
+        environment=primary.build_environment(user=REPLICATOR, database="replication"),
     )  # fmt: skip
     replica.instance.write(partial / "standby.signal", "")
     partial.rename(replica.data)

@@ -261,7 +261,8 @@ def _fetch_jars(report: Report) -> None:
     pinned = _read_pins()
     partial = _JARS.with_suffix(".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    _run_step(report,
+    _run_step(
+        report,
         f"fetching Flyway: {len(pinned)} jars",
         [
             "mvn", "--batch-mode", "--strict-checksums", "--update-snapshots",
@@ -289,10 +290,10 @@ def _install(report: Report, missing: dict[str, list[str]]) -> None:
     what = ", ".join(missing)
     packages = [package for packages in missing.values() for package in packages]
     names = " ".join(packages)
-    hint = f"or name your own in {_POSTGRES_VARIABLE}, {_PGBOUNCER_VARIABLE}, JAVA_HOME, PATH"
+    hint = f"name your own in {_POSTGRES_VARIABLE}, {_PGBOUNCER_VARIABLE}, JAVA_HOME, PATH"
     if not shutil.which("apt-get"):
-        raise Refusal(f"missing, on a system without apt: {what} (Debian's {names}): {hint[3:]}")
-    prefix = _become_root(f"missing: {what}: as root, apt-get install {names}; {hint}")
+        raise Refusal(f"missing, on a system without apt: {what} (Debian's {names}): {hint}")
+    prefix = _become_root(f"missing: {what}: as root, apt-get install {names}; or {hint}")
     install = [
         *prefix, "env", "DEBIAN_FRONTEND=noninteractive",
         "apt-get", "install", "--yes", "--no-install-recommends",
@@ -307,7 +308,7 @@ def _install(report: Report, missing: dict[str, list[str]]) -> None:
             # A new machine has no package lists yet, and old lists name versions that are gone.
             update = [*prefix, "apt-get", "update"]
             _run_step(report, "reading the package lists", update, log=log, hint=_NETWORK)
-            _run_step(report, text, install, log=log, hint=f"{_NETWORK}, {hint}")
+            _run_step(report, text, install, log=log, hint=f"{_NETWORK}, or {hint}")
 
 
 def _become_root(refusal: str) -> list[str]:

@@ -13,7 +13,7 @@ from db.local import development
 from db.local.instance import DATABASE, OWNER, REPLICATOR, SLOT, SUPERUSER, Instance
 from db.local.processes import Account, launch, run
 from db.local.report import Refusal, Report
-from db.local.servers import PgBouncer, Postgres, client_environment, prepare_roles
+from db.local.servers import PgBouncer, Postgres, prepare_roles
 from db.local.tools import ensure_tools
 from tests.bench import places
 from tests.bench.figures import Figure, Table, compare
@@ -152,13 +152,7 @@ def _copy_primary(primary: Postgres, replica: Postgres) -> float:
             primary.tools.postgres("pg_basebackup"), "--pgdata", str(replica.data),
             "--checkpoint", "fast", "--wal-method", "stream", "--slot", SLOT,
         ],
-        environment=client_environment(
-            replica.instance,
-            host="127.0.0.1",
-            port=primary.port,
-            user=REPLICATOR,
-            database="replication",
-        ),
+        environment=primary.build_environment(user=REPLICATOR, database="replication"),
         account=replica.instance.account,
     )  # fmt: skip
     replica.instance.write(replica.data / "standby.signal", "")

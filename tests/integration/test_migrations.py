@@ -13,7 +13,6 @@ import pytest
 
 from db.flyway import MIGRATIONS
 from db.local.instance import DATABASE, SUPERUSER
-from db.local.servers import client_environment
 from tests.conftest import Finished, Machine
 
 pytestmark = pytest.mark.slow
@@ -38,12 +37,9 @@ def checkout(machine: Machine, tmp_path: Path) -> Machine:
 def _dump(machine: Machine) -> str:
     """The whole schema and Flyway's history, without what differs from dump to dump."""
     primary = machine.servers.primary
-    environment = client_environment(
-        machine.instance, host="127.0.0.1", port=primary.port, user=SUPERUSER, database=DATABASE
-    )
     dump = subprocess.run(
         [primary.tools.postgres("pg_dump"), "--schema-only"],
-        env=environment,
+        env=primary.build_environment(user=SUPERUSER, database=DATABASE),
         capture_output=True,
         text=True,
         check=True,
