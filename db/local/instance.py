@@ -205,17 +205,12 @@ class Instance:
             is_ours = self.exists() or (self.home / "lock").exists()
             if not is_ours and any(self.home.iterdir()):
                 raise Refusal(f"{self.home} holds other things: name a new or empty one in --home")
-            (self.home / "logs").mkdir(exist_ok=True)
         except OSError as error:
             raise Refusal(
                 f"{error.filename}: {error.strerror}; choose another with --home"
             ) from None
         if set(str(self.home)) & set("'\"\\\n"):
             raise Refusal(f"{self.home} has a quote or backslash in its name: use --home")
-        for folder in (self.home, self.home / "logs"):
-            if folder.stat().st_uid != self.account.uid:
-                with suppress(PermissionError):  # said below, with what to do
-                    self.give(folder)
         for folder in self.home.parents:
             if not self._can_enter(folder):
                 raise Refusal(
@@ -224,6 +219,9 @@ class Instance:
                 )
         if not os.access(self.home, os.W_OK | os.X_OK):
             raise Refusal(f"{self.home} is not writable for this user: choose another with --home")
+        (self.home / "logs").mkdir(exist_ok=True)
+        for folder in (self.home, self.home / "logs"):
+            self.give(folder)
 
     def _can_enter(self, folder: Path) -> bool:
         if not self.account.is_other:

@@ -440,12 +440,17 @@ def test_an_ordinary_user_needs_nothing_from_root(
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="not root: servers run as oneself")
 def test_a_folder_that_the_servers_cannot_enter_is_one_clear_line(
-    new_machine: Callable[[], Machine], tmp_path: Path
+    new_machine: Callable[[], Machine], servers_folder: Path
 ) -> None:
-    closed = tmp_path / "closed"
+    closed = servers_folder / "closed"
     closed.mkdir(mode=0o700)
     machine = replace(new_machine(), instance=Instance(home=closed / "dev"))
     _assert_refused(machine, "may not enter", "--home")
+    closed.chmod(0o711)
+    try:
+        machine.up()  # the advice works
+    finally:
+        machine.type("down")
 
 
 def test_a_folder_that_holds_other_things_is_left_as_it_was(
