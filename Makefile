@@ -18,7 +18,7 @@ ifeq ($(origin YES) $(YES),command line 1)
 SAID_YES := --yes
 endif
 
-.PHONY: help $(LOCAL) test lint format bench synth lock clean
+.PHONY: help $(LOCAL) test lint format bench synth app diff deploy snapshots contract lock clean
 
 help:
 	@sed -n 's/^\([a-z]*\):[^#]*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 17
@@ -52,6 +52,23 @@ bench: .venv/.complete ## measure the local database
 
 synth: .venv/.complete node_modules/.complete ## write every stack's CloudFormation into cdk.out
 	@$(IN_VENV) node_modules/.bin/cdk synth --quiet $(ARGS)
+
+# What cdk.json names, so that `cdk` works in a fresh clone too, and with the Node of .venv.
+app: .venv/.complete
+	@$(IN_VENV) .venv/bin/python app.py
+
+diff:    ## what a deploy would change; ENV=staging
+deploy:  ## cdk deploy of one environment; ENV=staging, ARGS=--no-rollback
+diff deploy: .venv/.complete node_modules/.complete
+	@test -n "$(ENV)" || { echo "make $@: say which environment: make $@ ENV=staging" >&2; exit 2; }
+	@stacks=$$(.venv/bin/python -c 'import sys; from stacks import naming; print(naming.all_stacks(sys.argv[1]))' "$(ENV)") \
+	    && $(IN_VENV) node_modules/.bin/cdk $@ "$$stacks" $(ARGS)
+
+snapshots: .venv/.complete node_modules/.complete ## renew tests/snapshots from the templates
+	@$(IN_VENV) .venv/bin/python -m tests.snapshots
+
+contract: .venv/.complete node_modules/.complete ## renew tests/stateful.json, on purpose; YES=1
+	@$(IN_VENV) .venv/bin/python -m tests.contract $(SAID_YES)
 
 COMPILE := .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
     --custom-compile-command "make lock"

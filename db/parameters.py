@@ -1,8 +1,9 @@
 """The one table of PostgreSQL parameters that AWS and localhost share.
 
 `rds_parameters` is what a parameter group sets; `localhost_parameters` is the same table plus the
-few values that RDS sets by itself and lets nobody change, so that localhost behaves alike. Values
-are in the parameter's base unit (`pg_settings.unit`), the only form RDS accepts.
+few values that RDS sets by itself and lets nobody change, so that localhost behaves alike, and
+without those that only RDS knows. Values are in the parameter's base unit (`pg_settings.unit`), the
+only form RDS accepts.
 """
 
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ class Owner(Enum):
     """Who sets a parameter on AWS."""
 
     SHARED = "shared"  # our parameter group
+    ONLY_ON_RDS = "only on rds"  # our parameter group; PostgreSQL itself does not know it
     RDS = "rds"  # RDS by itself; localhost has to imitate it
 
 
@@ -57,6 +59,24 @@ PARAMETERS: tuple[Parameter, ...] = (
         value="UTC",
         why="the schema's TIMESTAMP columns carry no zone: NOW() must mean UTC everywhere",
     ),
+    Parameter(
+        name="rds.force_ssl",
+        value="1",
+        why="no connection without TLS, migrations and people included",
+        owner=Owner.ONLY_ON_RDS,
+    ),
+    # A standby with less of these than its primary stops replaying (stacks/guards.py). RDS derives
+    # some from the instance's memory, and instances differ: so each has PostgreSQL's or RDS's value
+    Parameter(name="max_worker_processes", value="16", why="two a vCPU of the largest class used"),
+    Parameter(
+        name="max_wal_senders",
+        value="20",
+        why="RDS's own; replicas in both regions, and backups and resynchronization beside them",
+    ),
+    Parameter(
+        name="max_prepared_transactions", value="0", why="two-phase commit is not used: none waits"
+    ),
+    Parameter(name="max_locks_per_transaction", value="64", why="PostgreSQL's own"),
     # Replication
     Parameter(
         name="max_slot_wal_keep_size",
@@ -111,7 +131,7 @@ def _values(*owners: Owner) -> dict[str, str]:
 
 def rds_parameters() -> dict[str, str]:
     """The values a PostgreSQL 15 parameter group on RDS sets, by name."""
-    return _values(Owner.SHARED)
+    return _values(Owner.SHARED, Owner.ONLY_ON_RDS)
 
 
 def localhost_parameters() -> dict[str, str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 # Descriptors: 800 clients, 100 servers for each of two databases, listeners and logs stay below
 # the 1024 that a container gets by default. Past that limit clients hang without an error.
-_DESCRIPTORS = 1024
+DESCRIPTORS = 1024
 _DESCRIPTORS_OF_ITS_OWN = 24
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
@@ -94,6 +94,7 @@ class Pooler:
     idle_transaction_timeout_seconds: int = 60
     client_login_timeout_seconds: int = 15
     server_login_retry_seconds: int = 1
+    is_logging_stats: bool = False
 
     def __post_init__(self) -> None:
         _check(bool(self.routes), "Pooler.routes", self.routes, "name at least one database")
@@ -139,10 +140,10 @@ class Pooler:
             f"at most max_client_conn ({self.max_client_conn})",
         )
         _check(
-            self.descriptors <= _DESCRIPTORS,
+            self.descriptors <= DESCRIPTORS,
             "Pooler.max_client_conn",
             self.max_client_conn,
-            f"lower it: clients and servers need {self.descriptors} of {_DESCRIPTORS} descriptors",
+            f"lower it: clients and servers need {self.descriptors} of {DESCRIPTORS} descriptors",
         )
 
     @property
@@ -191,7 +192,8 @@ server_login_retry = {pooler.server_login_retry_seconds}
 tcp_keepalive = 1
 tcp_keepidle = 60
 
-log_stats = 0
+; Rates and waits, once a minute, where something reads them.
+log_stats = {int(pooler.is_logging_stats)}
 """
 
 

@@ -1,16 +1,35 @@
 """What holds data: its lifetime is that of the data, not of what uses it."""
 
-from collections.abc import Mapping
+import json
 
 import aws_cdk as cdk
+from aws_cdk import aws_kms as kms
 from aws_cdk import aws_rds as rds
+from aws_cdk import aws_secretsmanager as secretsmanager
 from constructs import Construct
 
-from db.parameters import POSTGRES_MAJOR
+from db import budget
+from db.settings import APP_USER, DATABASE, PORT, Environment
+from stacks import naming
+from stacks.instances import (
+    KEPT,
+    Ground,
+    acknowledge,
+    build_ground,
+    build_key,
+    build_parameter_group,
+    build_primary,
+    build_replica,
+)
+from stacks.network import Network
+
+MASTER_USER = "cloudflow_master"
+# Letters and digits only, so that it can stand in a URL as it is: 238 bits.
+_PASSWORD_LENGTH = 40
 
 
 class DatabaseStack(cdk.Stack):
-    """One environment's database; today the parameter group its instances will use."""
+    """Primary and replicas of one environment, its key and its credentials."""
 
     def __init__(
         self,
@@ -18,19 +37,130 @@ class DatabaseStack(cdk.Stack):
         construct_id: str,
         *,
         env: cdk.Environment,
-        parameters: Mapping[str, str],
+        settings: Environment,
+        network: Network,
+        recovery_key: kms.IKey,
     ) -> None:
-        super().__init__(scope, construct_id, env=env)
-        self.parameter_group: rds.IParameterGroup = self._build_parameter_group(parameters)
-
-    def _build_parameter_group(self, parameters: Mapping[str, str]) -> rds.ParameterGroup:
-        version = rds.PostgresEngineVersion.of(str(POSTGRES_MAJOR), str(POSTGRES_MAJOR))
-        group = rds.ParameterGroup(
-            self,
-            "Parameters",
-            description=f"CloudFlow PostgreSQL {POSTGRES_MAJOR}",
-            engine=rds.DatabaseInstanceEngine.postgres(version=version),
-            parameters=parameters,
+        super().__init__(
+            scope,
+            construct_id,
+            env=env,
+            description=f"CloudFlow {settings.name}: PostgreSQL, primary and replicas",
+            termination_protection=settings.is_deletion_protected,
         )
-        group.bind_to_instance()  # The CDK renders no group that nothing is bound to.
-        return group
+        key = build_key(self, settings, purpose="database")
+        ground = build_ground(self, settings, network=network, key=key)
+        master = self._build_master_secret(settings, key, recovery_key)
+        app = self._build_app_secret(settings, key, recovery_key)
+        primary = build_primary(
+            self,
+            "Primary",
+            settings=settings,
+            ground=ground,
+            parameter_group=build_parameter_group(
+                self,
+                "PrimaryParameters",
+                role="primary",
+                parameters=budget.primary_parameters(settings),
+            ),
+            credentials=rds.Credentials.from_secret(master),
+            recovery_key=recovery_key,
+        )
+        replicas = self._build_replicas(settings, ground, primary)
+
+        self.key: kms.IKey = key
+        self.security_group = ground.security_group
+        self.primary: rds.IDatabaseInstance = primary
+        self.replicas: list[rds.IDatabaseInstance] = replicas
+        self.app_secret: secretsmanager.ISecret = app
+
+    def _build_replicas(
+        self, settings: Environment, ground: Ground, primary: rds.DatabaseInstance
+    ) -> list[rds.IDatabaseInstance]:
+        parameter_group = build_parameter_group(
+            self,
+            "ReplicaParameters",
+            role="replicas",
+            parameters=budget.replica_parameters(settings),
+        )
+        return [
+            build_replica(
+                self,
+                f"Replica{number}",
+                settings=settings,
+                ground=ground,
+                parameter_group=parameter_group,
+                source=primary,
+                identifier=naming.replica(settings, number),
+                instance_class=settings.instance_class,
+            )
+            for number in range(1, settings.replicas + 1)
+        ]
+
+    def _build_master_secret(
+        self, settings: Environment, key: kms.IKey, recovery_key: kms.IKey
+    ) -> secretsmanager.Secret:
+        """The master user's; RDS adds host and port to it (SecretTargetAttachment)."""
+        return self._build_secret(
+            "MasterSecret",
+            settings,
+            {"username": MASTER_USER},
+            key=key,
+            recovery_key=recovery_key,
+        )
+
+    def _build_app_secret(
+        self, settings: Environment, key: kms.IKey, recovery_key: kms.IKey
+    ) -> secretsmanager.Secret:
+        """The application's, with all that a client needs: in both regions the host is the same."""
+        return self._build_secret(
+            "AppSecret",
+            settings,
+            {
+                "username": APP_USER,
+                "engine": "postgres",
+                "host": settings.host_name,
+                "port": PORT,
+                "dbname": DATABASE,
+            },
+            key=key,
+            recovery_key=recovery_key,
+        )
+
+    def _build_secret(
+        self,
+        construct_id: str,
+        settings: Environment,
+        content: dict[str, str | int],
+        *,
+        key: kms.IKey,
+        recovery_key: kms.IKey,
+    ) -> secretsmanager.Secret:
+        # A change of what is generated generates a new password: tests/stateful.json guards it.
+        secret = secretsmanager.Secret(
+            self,
+            construct_id,
+            secret_name=naming.secret(settings, str(content["username"])),
+            description=f"CloudFlow {settings.name}: PostgreSQL user {content['username']}",
+            encryption_key=key,
+            replica_regions=[
+                secretsmanager.ReplicaRegion(
+                    region=settings.recovery.name, encryption_key=recovery_key
+                )
+            ],
+            generate_secret_string=secretsmanager.SecretStringGenerator(
+                secret_string_template=json.dumps(content),
+                generate_string_key="password",
+                password_length=_PASSWORD_LENGTH,
+                exclude_punctuation=True,
+                include_space=False,
+            ),
+            removal_policy=KEPT,
+        )
+        acknowledge(
+            secret,
+            "AwsSolutions-SMG4",
+            "a password that changes while PgBouncer holds the old one refuses every login; it is "
+            "changed by a person until both change together",
+        )
+        return secret

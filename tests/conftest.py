@@ -19,6 +19,7 @@ from db.local.instance import APP_PASSWORD, APP_USER, DATABASE, Instance, find_f
 from db.local.report import Report
 from db.local.servers import stop_all
 from db.local.tools import Tools, ensure_tools
+from tests.synthesis import Synthesis, synthesize_audited
 
 PROJECT = Path(__file__).resolve().parents[1]
 _PROOFS = pytest.StashKey[list[str]]()
@@ -55,6 +56,12 @@ def servers_folder() -> Generator[Path]:
     folder.chmod(0o755)
     yield folder
     shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def synthesis(tmp_path_factory: pytest.TempPathFactory) -> Synthesis:
+    """Every stack's template, synthesized and validated once a run."""
+    return synthesize_audited(tmp_path_factory.mktemp("synthesis") / "cdk.out")
 
 
 def choose_port() -> int:

@@ -54,6 +54,7 @@ server_login_retry = 1
 tcp_keepalive = 1
 tcp_keepidle = 60
 
+; Rates and waits, once a minute, where something reads them.
 log_stats = 0
 """
     )

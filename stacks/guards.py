@@ -1,0 +1,103 @@
+"""What fails the synth, and why. Each guard raises ValueError with one line and its remedy.
+
+Settings that are wrong by themselves are refused by db/settings.py; these look at them together
+with the shared parameters and the migrations.
+"""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from db import budget
+from db.flyway import MIGRATIONS, find_migrations
+from db.settings import Environment
+
+# A standby stops replaying when one of these is below the primary's (PostgreSQL, "Hot Standby").
+# RDS derives some of their defaults from the instance's memory, so the table must name each.
+REPLAY_NEEDS = (
+    "max_connections",
+    "max_worker_processes",
+    "max_wal_senders",
+    "max_prepared_transactions",
+    "max_locks_per_transaction",
+)
+
+
+def check_all(environments: Iterable[Environment], *, migrations: Path = MIGRATIONS) -> None:
+    """Every guard, for every environment."""
+    check_migrations(migrations)
+    for settings in environments:
+        check_replay(settings)
+        check_budget(settings)
+
+
+def check_budget(settings: Environment) -> None:
+    """Every connection that may be opened at once must fit the server's max_connections."""
+    for plan in budget.plan_budgets(settings):
+        arithmetic = (
+            f"{plan.tasks} tasks x {budget.ROLLING_DEPLOYMENT} while rolling x {plan.pools} pools "
+            f"x {plan.pool_size} = {plan.pooled}, migrations {budget.MIGRATIONS}, administrators "
+            f"{budget.ADMINISTRATORS}, reserved {budget.RESERVED}"
+        )
+        if plan.needed > plan.max_connections:
+            raise ValueError(
+                f"db/environments.py: {settings.name}.pooler_tasks_maximum is {plan.tasks}; the "
+                f"{plan.server} then needs {plan.needed} connections ({arithmetic}) and has "
+                f"max_connections {plan.max_connections}: lower it, or raise max_connections in "
+                "parameter_overrides"
+            )
+        if plan.max_connections > plan.affordable:
+            setting = "recovery_instance_class" if plan.server == "recovery" else "instance_class"
+            raise ValueError(
+                f"db/environments.py: {settings.name}.{setting} is {plan.instance_class!r}, whose "
+                f"memory is for {plan.affordable} connections, and max_connections of the "
+                f"{plan.server} is {plan.max_connections}: use a larger class, or lower "
+                "max_connections in parameter_overrides"
+            )
+
+
+def check_replay(settings: Environment) -> None:
+    """No replica may have less than the primary of what replay needs."""
+    primary = budget.primary_parameters(settings)
+    replica = budget.replica_parameters(settings)
+    for name in REPLAY_NEEDS:
+        for values in (primary, replica):
+            if not values.get(name, "").isdigit():
+                raise ValueError(
+                    f"db/parameters.py: {name} is {values.get(name)!r}; give it a number: RDS's "
+                    "default may follow the instance's memory, and a replica with less than its "
+                    "primary stops replaying"
+                )
+        if int(replica[name]) < int(primary[name]):
+            raise ValueError(
+                f"db/environments.py: {settings.name}.replica_parameter_overrides gives {name} "
+                f"{replica[name]}, and the primary has {primary[name]}: a replica with less stops "
+                "replaying; raise replicas first, lower the primary first"
+            )
+
+
+def check_migrations(folder: Path = MIGRATIONS) -> None:
+    """Files must be named as Flyway reads them, each version once, without a gap."""
+    found = find_migrations(folder)
+    known = {migration.script for migration in found}
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        name = str(path.relative_to(folder))
+        # Settings of one script, such as executeInTransaction, stand beside it.
+        if name not in known and name.removesuffix(".conf") not in known:
+            raise ValueError(
+                f"db/migrations/{name}: Flyway would not read it; name it "
+                "V{version}__{description}.sql, such as V5__add_teams.sql, or remove it"
+            )
+    scripts: dict[str, str] = {}
+    for expected, migration in enumerate(found, start=1):
+        earlier = scripts.setdefault(migration.version, migration.script)
+        if earlier != migration.script:
+            raise ValueError(
+                f"db/migrations/{migration.script}: version {migration.version} is also "
+                f"{earlier}; give one of them the next number"
+            )
+        if not re.fullmatch(r"[1-9]\d*", migration.version) or int(migration.version) != expected:
+            raise ValueError(
+                f"db/migrations/{migration.script}: version {migration.version} comes where "
+                f"{expected} is due; number migrations 1, 2, 3 without a gap"
+            )

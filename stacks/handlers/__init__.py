@@ -1,0 +1,1 @@
+"""Lambda code; boto3 only."""

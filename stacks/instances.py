@@ -1,0 +1,304 @@
+"""How a PostgreSQL instance is built, whatever its role: the same care for each that holds data."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import aws_cdk as cdk
+from aws_cdk import aws_ec2 as ec2
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_kms as kms
+from aws_cdk import aws_logs as logs
+from aws_cdk import aws_rds as rds
+from constructs import Construct
+
+from db.parameters import POSTGRES_MAJOR
+from db.settings import DATABASE, PORT, Environment
+from stacks import naming
+from stacks.network import Network
+
+# The newest minor known to CloudFormation's own rules. Later ones come by themselves, in the
+# maintenance window; raise it here before building an instance anew.
+POSTGRES_VERSION = rds.PostgresEngineVersion.of(f"{POSTGRES_MAJOR}.19", str(POSTGRES_MAJOR))
+ENGINE = rds.DatabaseInstanceEngine.postgres(version=POSTGRES_VERSION)
+
+_LOG_EXPORTS = ("postgresql", "upgrade")
+_LOG_RETENTION = logs.RetentionDays.THREE_MONTHS
+_MONITORING_SECONDS = 60
+
+KEPT = cdk.RemovalPolicy.RETAIN
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ground:
+    """What all instances of one environment in one region stand on; kept as long as they are."""
+
+    network: Network
+    key: kms.IKey
+    subnet_group: rds.ISubnetGroup
+    security_group: ec2.SecurityGroup
+    monitoring_role: iam.IRole
+
+
+def build_key(scope: Construct, settings: Environment, *, purpose: str) -> kms.Key:
+    """An environment's key in one region: for storage, backups, insights, secrets and logs."""
+    key = kms.Key(
+        scope,
+        "Key",
+        alias=naming.key_alias(settings, purpose),
+        description=f"CloudFlow {settings.name}: everything that holds data ({purpose})",
+        enable_key_rotation=True,
+        removal_policy=KEPT,
+    )
+    stack = cdk.Stack.of(scope)
+    # Slow statements are logged with their values, so the logs are data too.
+    key.add_to_resource_policy(
+        iam.PolicyStatement(
+            sid="LogGroups",
+            principals=[iam.ServicePrincipal(f"logs.{stack.region}.amazonaws.com")],
+            actions=["kms:Encrypt", "kms:Decrypt", "kms:ReEncrypt*", "kms:GenerateDataKey*",
+                     "kms:Describe*"],
+            resources=["*"],
+            conditions={
+                "ArnLike": {
+                    "kms:EncryptionContext:aws:logs:arn": stack.format_arn(
+                        service="logs",
+                        resource="log-group",
+                        resource_name="*",
+                        arn_format=cdk.ArnFormat.COLON_RESOURCE_NAME,
+                    )
+                }
+            },
+        )
+    )  # fmt: skip
+    return key
+
+
+def build_ground(
+    scope: Construct, settings: Environment, *, network: Network, key: kms.IKey
+) -> Ground:
+    """The subnet group, security group and monitoring role of one region's instances."""
+    subnet_group = rds.SubnetGroup(
+        scope,
+        "Subnets",
+        description=f"CloudFlow {settings.name}: the database's subnets",
+        vpc=network.vpc,
+        vpc_subnets=ec2.SubnetSelection(subnets=network.database_subnets),
+        removal_policy=KEPT,
+    )
+    security_group = ec2.SecurityGroup(
+        scope,
+        "SecurityGroup",
+        vpc=network.vpc,
+        description=f"CloudFlow {settings.name}: PostgreSQL",
+        allow_all_outbound=False,
+    )
+    security_group.apply_removal_policy(KEPT)
+    monitoring_role = iam.Role(
+        scope,
+        "MonitoringRole",
+        description="Enhanced monitoring: RDS writes the system's figures to CloudWatch Logs",
+        assumed_by=iam.ServicePrincipal("monitoring.rds.amazonaws.com"),
+        managed_policies=[
+            iam.ManagedPolicy.from_aws_managed_policy_name(
+                "service-role/AmazonRDSEnhancedMonitoringRole"
+            )
+        ],
+    )
+    monitoring_role.apply_removal_policy(KEPT)
+    acknowledge(
+        monitoring_role,
+        "AwsSolutions-IAM4[Policy::arn:<AWS::Partition>:iam::aws:policy/service-role/"
+        "AmazonRDSEnhancedMonitoringRole]",
+        "AWS keeps this policy in step with what enhanced monitoring writes; it gives access to "
+        "the log groups RDS* only",
+    )
+    return Ground(
+        network=network,
+        key=key,
+        subnet_group=subnet_group,
+        security_group=security_group,
+        monitoring_role=monitoring_role,
+    )
+
+
+def build_parameter_group(
+    scope: Construct, construct_id: str, *, role: str, parameters: dict[str, str]
+) -> rds.ParameterGroup:
+    """A parameter group; kept, because an instance that is kept refuses to lose it."""
+    group = rds.ParameterGroup(
+        scope,
+        construct_id,
+        description=f"CloudFlow PostgreSQL {POSTGRES_MAJOR}, {role}",
+        engine=ENGINE,
+        parameters=parameters,
+        removal_policy=KEPT,
+    )
+    group.bind_to_instance()
+    return group
+
+
+def build_primary(
+    scope: Construct,
+    construct_id: str,
+    *,
+    settings: Environment,
+    ground: Ground,
+    parameter_group: rds.ParameterGroup,
+    credentials: rds.Credentials,
+    recovery_key: kms.IKey,
+) -> rds.DatabaseInstance:
+    """The primary, its automated backups replicated to the recovery region."""
+    identifier = naming.primary(settings)
+    instance = rds.DatabaseInstance(
+        scope,
+        construct_id,
+        engine=ENGINE,
+        credentials=credentials,
+        database_name=DATABASE,
+        allocated_storage=settings.storage_gib,
+        storage_encrypted=True,
+        storage_encryption_key=ground.key,
+        multi_az=settings.is_multi_az,
+        backup_retention=cdk.Duration.days(settings.backup_retention_days),
+        **_options(settings, ground, identifier, settings.instance_class, parameter_group),
+    )
+    resource = _finish(scope, construct_id, instance, ground, identifier)
+    if not settings.is_multi_az:
+        acknowledge(
+            instance, "AwsSolutions-RDS3", "Multi-AZ is a setting: production has it, always"
+        )
+    # The construct knows none of the three; the key is wanted as an ARN of the other region.
+    resource.automatic_backup_replication_region = settings.recovery.name
+    resource.automatic_backup_replication_kms_key_id = recovery_key.key_arn
+    resource.automatic_backup_replication_retention_period = settings.backup_retention_days
+    return instance
+
+
+def build_replica(
+    scope: Construct,
+    construct_id: str,
+    *,
+    settings: Environment,
+    ground: Ground,
+    parameter_group: rds.ParameterGroup,
+    source: rds.IDatabaseInstance,
+    identifier: str,
+    instance_class: str,
+    storage_key: kms.IKey | None = None,
+    is_promoted: bool = False,
+) -> rds.DatabaseInstanceReadReplica:
+    """A read replica with all it needs to take over: backups, logs, protection, parameters.
+
+    Without its source RDS promotes it in place (CloudFormation, SourceDBInstanceIdentifier): the
+    logical id and every other property must stay what they were. `storage_key` is for a replica in
+    another region than its source; in the same one RDS takes the source's.
+    """
+    instance = rds.DatabaseInstanceReadReplica(
+        scope,
+        construct_id,
+        source_database_instance=source,
+        storage_encryption_key=storage_key,
+        # One that follows needs no standby of its own; one that leads has what its primary had.
+        multi_az=settings.is_multi_az and is_promoted,
+        **_options(settings, ground, identifier, instance_class, parameter_group),
+    )
+    resource = _finish(scope, construct_id, instance, ground, identifier)
+    acknowledge(instance, "AwsSolutions-RDS2", "a replica is encrypted because its source is")
+    if not (settings.is_multi_az and is_promoted):
+        acknowledge(
+            instance,
+            "AwsSolutions-RDS3",
+            "a replica that follows is itself the spare; it gets its own when it is promoted",
+        )
+    # It is encrypted because its source is; RDS refuses to be told so beside a source.
+    resource.add_property_deletion_override("StorageEncrypted")
+    resource.backup_retention_period = settings.backup_retention_days
+    resource.preferred_backup_window = settings.backup_window
+    if is_promoted:
+        resource.add_property_deletion_override("SourceDBInstanceIdentifier")
+    return instance
+
+
+def _options(
+    settings: Environment,
+    ground: Ground,
+    identifier: str,
+    instance_class: str,
+    parameter_group: rds.ParameterGroup,
+) -> dict[str, Any]:
+    """What primary and replicas have in common."""
+    insights = rds.DatabaseInsightsMode
+    return {
+        "instance_identifier": identifier,
+        "instance_type": ec2.InstanceType(instance_class),
+        "vpc": ground.network.vpc,
+        "subnet_group": ground.subnet_group,
+        "security_groups": [ground.security_group],
+        "port": PORT,
+        "publicly_accessible": False,
+        "parameter_group": parameter_group,
+        "storage_type": rds.StorageType.GP3,
+        "max_allocated_storage": settings.storage_maximum_gib,
+        "ca_certificate": rds.CaCertificate.RDS_CA_RSA2048_G1,
+        "apply_immediately": settings.is_applied_immediately,
+        "auto_minor_version_upgrade": True,
+        # The default is to pay for years beyond PostgreSQL's own support.
+        "engine_lifecycle_support": (
+            rds.EngineLifecycleSupport.OPEN_SOURCE_RDS_EXTENDED_SUPPORT_DISABLED
+        ),
+        "preferred_backup_window": settings.backup_window,
+        "preferred_maintenance_window": settings.maintenance_window,
+        "copy_tags_to_snapshot": True,
+        "cloudwatch_logs_exports": list(_LOG_EXPORTS),
+        "monitoring_interval": cdk.Duration.seconds(_MONITORING_SECONDS),
+        "monitoring_role": ground.monitoring_role,
+        "database_insights_mode": (
+            insights.ADVANCED if settings.has_advanced_insights else insights.STANDARD
+        ),
+        "enable_performance_insights": True,
+        # The one that advanced insights demand, and the one that costs nothing.
+        "performance_insight_retention": (
+            rds.PerformanceInsightRetention.MONTHS_15
+            if settings.has_advanced_insights
+            else rds.PerformanceInsightRetention.DEFAULT
+        ),
+        "performance_insight_encryption_key": ground.key,
+        "deletion_protection": settings.is_deletion_protected,
+        "delete_automated_backups": False,
+        "removal_policy": KEPT,
+    }
+
+
+def _finish(
+    scope: Construct,
+    construct_id: str,
+    instance: rds.DatabaseInstance | rds.DatabaseInstanceReadReplica,
+    ground: Ground,
+    identifier: str,
+) -> rds.CfnDBInstance:
+    """Its log groups, before it: RDS would make them itself, in the clear and for ever."""
+    resource = instance.node.default_child
+    assert isinstance(resource, rds.CfnDBInstance)
+    for export in _LOG_EXPORTS:
+        group = logs.LogGroup(
+            scope,
+            f"{construct_id}{export.capitalize()}Log",
+            log_group_name=naming.database_log_group(identifier, export),
+            encryption_key=ground.key,
+            retention=_LOG_RETENTION,
+            removal_policy=KEPT,
+        )
+        resource.node.add_dependency(group)
+    acknowledge(
+        instance,
+        "AwsSolutions-RDS11",
+        "the mission names port 5432, and no route leads here but PgBouncer's",
+    )
+    return resource
+
+
+def acknowledge(construct: Construct, rule: str, reason: str) -> None:
+    """Accept a finding of cdk-nag's AwsSolutions pack on one construct, with the reason."""
+    cdk.Validations.of(construct).acknowledge(
+        cdk.Acknowledgment(id=f"AwsSolutions::{rule}", reason=reason)
+    )

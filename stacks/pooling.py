@@ -1,0 +1,418 @@
+"""PgBouncer on ECS Fargate behind a network load balancer, as the environment's host name."""
+
+from dataclasses import dataclass
+
+import aws_cdk as cdk
+from aws_cdk import aws_cloudwatch as cloudwatch
+from aws_cdk import aws_ec2 as ec2
+from aws_cdk import aws_ecr_assets as ecr_assets
+from aws_cdk import aws_ecs as ecs
+from aws_cdk import aws_elasticloadbalancingv2 as elbv2
+from aws_cdk import aws_kms as kms
+from aws_cdk import aws_logs as logs
+from aws_cdk import aws_route53 as route53
+from aws_cdk import aws_route53_targets as targets
+from aws_cdk import aws_secretsmanager as secretsmanager
+from aws_cdk import aws_ssm as ssm
+from constructs import Construct
+
+from db import pgbouncer
+from db.flyway import DATABASE_FOLDER
+from db.settings import APP_USER, DATABASE, PORT, READONLY_DATABASE, Environment, Region
+from stacks import naming
+from stacks.database import DatabaseStack
+from stacks.instances import acknowledge
+from stacks.network import Network
+
+IMAGE_FOLDER = DATABASE_FOLDER / "images" / "pgbouncer"
+CLIENT_WAIT_METRIC = "ClientWait"
+CLIENT_WAIT_PATTERN = "[..., label=wait, microseconds, unit=us]"
+
+_RUN_FOLDER = "/run/pgbouncer"
+_RUN_FOLDER_MIB = 16
+_IMAGE_USER = 6432  # as the Dockerfile makes it
+_LOG_RETENTION = logs.RetentionDays.ONE_MONTH
+
+# A task that is replaced gets no new clients and keeps its old ones for the deregistration delay;
+# then it ends each one's transaction and has the stop timeout, Fargate's longest, to do so.
+_DEREGISTRATION = cdk.Duration.seconds(120)
+_STOP_TIMEOUT = cdk.Duration.seconds(120)
+_HEALTH_INTERVAL = cdk.Duration.seconds(10)
+_HEALTH_GRACE = cdk.Duration.seconds(60)
+# The load balancer's own default, above PgBouncer's tcp_keepidle of 60 s.
+_IDLE_TIMEOUT = cdk.Duration.seconds(350)
+_SCALE_AT_CPU_PERCENT = 60
+
+# Stand in for host names that only the deploy knows; render_ini wants names, not CDK's tokens.
+_WRITER = "writer.placeholder"
+_READERS = "readers.placeholder"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Servers:
+    """The servers behind the two database names; without readers, the writer is behind both."""
+
+    writer: str
+    readers: tuple[str, ...]
+
+
+def build_pooler() -> pgbouncer.Pooler:
+    """PgBouncer's settings on AWS, with placeholders for the servers' host names."""
+    return pgbouncer.Pooler(
+        routes=(
+            pgbouncer.Route(name=DATABASE, host=_WRITER, port=PORT, database=DATABASE),
+            pgbouncer.Route(name=READONLY_DATABASE, host=_READERS, port=PORT, database=DATABASE),
+        ),
+        listen_addresses=("*",),
+        listen_port=PORT,
+        auth_file=f"{_RUN_FOLDER}/userlist.txt",
+        admin_user="pgbouncer",  # nobody: the auth file does not have it
+        is_logging_stats=True,
+    )
+
+
+class Pooler(Construct):
+    """The service, its load balancer and its name; used in both regions.
+
+    With `tasks_maximum` 0 everything stands ready and nothing runs.
+    """
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        settings: Environment,
+        region: Region,
+        network: Network,
+        database_group: ec2.ISecurityGroup,
+        servers: Servers,
+        app_secret: secretsmanager.ISecret,
+        key: kms.IKey,
+        tasks: int,
+        tasks_maximum: int,
+    ) -> None:
+        super().__init__(scope, construct_id)
+        self.log_group = self._build_log_group(settings)
+        definition = self._build_task_definition(settings, servers, app_secret, key)
+        service_group = self._build_service_group(network)
+        service = self._build_service(settings, network, definition, service_group, tasks)
+        service.node.add_dependency(self._open_database(service_group, database_group))
+        if tasks_maximum:
+            self._scale(service, tasks, tasks_maximum)
+        self.load_balancer = self._build_load_balancer(settings, region, network, service_group)
+        self.target_group = self._listen(network, service)
+        self._name(settings, network)
+        self._publish(settings)
+
+    def _build_log_group(self, settings: Environment) -> logs.LogGroup:
+        group = logs.LogGroup(
+            self,
+            "Log",
+            log_group_name=naming.log_group(settings, "pgbouncer"),
+            retention=_LOG_RETENTION,
+            removal_policy=cdk.RemovalPolicy.DESTROY,
+        )
+        # "… LOG stats: 12 xacts/s, …, query 45 us, wait 6 us": once a minute, idle or not.
+        logs.MetricFilter(
+            self,
+            "ClientWait",
+            log_group=group,
+            filter_pattern=logs.FilterPattern.literal(CLIENT_WAIT_PATTERN),
+            metric_namespace=naming.metrics_namespace(settings),
+            metric_name=CLIENT_WAIT_METRIC,
+            metric_value="$microseconds",
+            unit=cloudwatch.Unit.MICROSECONDS,
+        )
+        return group
+
+    def _build_task_definition(
+        self,
+        settings: Environment,
+        servers: Servers,
+        app_secret: secretsmanager.ISecret,
+        key: kms.IKey,
+    ) -> ecs.FargateTaskDefinition:
+        is_arm = settings.pooler_cpu_architecture == "ARM64"
+        definition = ecs.FargateTaskDefinition(
+            self,
+            "Task",
+            family=naming.pooler(settings),
+            cpu=settings.pooler_cpu_units,
+            memory_limit_mib=settings.pooler_memory_mib,
+            runtime_platform=ecs.RuntimePlatform(
+                operating_system_family=ecs.OperatingSystemFamily.LINUX,
+                cpu_architecture=(
+                    ecs.CpuArchitecture.ARM64 if is_arm else ecs.CpuArchitecture.X86_64
+                ),
+            ),
+        )
+        image = ecs.ContainerImage.from_asset(
+            str(IMAGE_FOLDER),
+            platform=(
+                ecr_assets.Platform.LINUX_ARM64 if is_arm else ecr_assets.Platform.LINUX_AMD64
+            ),
+        )
+        definition.add_container(
+            "PgBouncer",
+            container_name="pgbouncer",
+            image=image,
+            environment={"PGBOUNCER_INI": _render_ini(servers), "APP_USER": APP_USER},
+            secrets={"APP_PASSWORD": ecs.Secret.from_secrets_manager(app_secret, "password")},
+            port_mappings=[ecs.PortMapping(container_port=PORT)],
+            logging=ecs.LogDriver.aws_logs(stream_prefix="pgbouncer", log_group=self.log_group),
+            readonly_root_filesystem=True,
+            user=f"{_IMAGE_USER}:{_IMAGE_USER}",
+            stop_timeout=_STOP_TIMEOUT,
+            ulimits=[
+                ecs.Ulimit(
+                    name=ecs.UlimitName.NOFILE,
+                    soft_limit=pgbouncer.DESCRIPTORS,
+                    hard_limit=pgbouncer.DESCRIPTORS,
+                )
+            ],
+        )
+        resource = definition.node.default_child
+        assert isinstance(resource, ecs.CfnTaskDefinition)
+        # The construct knows no tmpfs for Fargate yet, which takes it since January 2026.
+        resource.add_property_override(
+            "ContainerDefinitions.0.LinuxParameters",
+            {
+                "Tmpfs": [
+                    {
+                        "ContainerPath": _RUN_FOLDER,
+                        "Size": _RUN_FOLDER_MIB,
+                        "MountOptions": [f"uid={_IMAGE_USER}", f"gid={_IMAGE_USER}", "mode=0700"],
+                    }
+                ]
+            },
+        )
+        execution_role = definition.obtain_execution_role()
+        key.grant_decrypt(execution_role)
+        acknowledge(
+            definition,
+            "AwsSolutions-ECS2",
+            "pgbouncer.ini and a user's name are no secrets; the password comes from its secret",
+        )
+        return definition
+
+    def _build_service_group(self, network: Network) -> ec2.SecurityGroup:
+        group = ec2.SecurityGroup(
+            self,
+            "Group",
+            vpc=network.vpc,
+            description="Tasks of PgBouncer",
+            allow_all_outbound=False,
+        )
+        # ECR's layers come from S3, whose addresses are AWS's own; no other route leads out.
+        group.add_egress_rule(ec2.Peer.any_ipv4(), ec2.Port.tcp(443), "AWS APIs, by VPC endpoint")
+        return group
+
+    def _open_database(
+        self, service_group: ec2.SecurityGroup, database_group: ec2.ISecurityGroup
+    ) -> ec2.ISecurityGroup:
+        """Both rules in this stack: the database's outlives PgBouncer and knows nothing of it."""
+        database = ec2.SecurityGroup.from_security_group_id(
+            self, "DatabaseGroup", database_group.security_group_id, allow_all_outbound=False
+        )
+        service_group.connections.allow_to(database, ec2.Port.tcp(PORT), "PgBouncer to PostgreSQL")
+        return database
+
+    def _build_service(
+        self,
+        settings: Environment,
+        network: Network,
+        definition: ecs.FargateTaskDefinition,
+        service_group: ec2.SecurityGroup,
+        tasks: int,
+    ) -> ecs.FargateService:
+        cluster = ecs.Cluster(
+            self,
+            "Cluster",
+            cluster_name=naming.cluster(settings),
+            vpc=network.vpc,
+            container_insights_v2=ecs.ContainerInsights.ENABLED,
+        )
+        service = ecs.FargateService(
+            self,
+            "Service",
+            service_name=naming.pooler(settings),
+            cluster=cluster,
+            task_definition=definition,
+            platform_version=ecs.FargatePlatformVersion.VERSION1_4,
+            security_groups=[service_group],
+            vpc_subnets=ec2.SubnetSelection(subnets=network.task_subnets),
+            assign_public_ip=False,
+            # Said, because scaling raises a service to its minimum only when an alarm asks for it.
+            desired_count=tasks,
+            min_healthy_percent=100,
+            max_healthy_percent=200,
+            availability_zone_rebalancing=ecs.AvailabilityZoneRebalancing.ENABLED,
+            circuit_breaker=ecs.DeploymentCircuitBreaker(enable=True, rollback=True),
+            health_check_grace_period=_HEALTH_GRACE,
+            propagate_tags=ecs.PropagatedTagSource.SERVICE,
+        )
+        # A role's reference does not wait for its policies.
+        service.node.add_dependency(definition.obtain_execution_role())
+        return service
+
+    def _scale(self, service: ecs.FargateService, tasks: int, tasks_maximum: int) -> None:
+        scaling = service.auto_scale_task_count(min_capacity=tasks, max_capacity=tasks_maximum)
+        scaling.scale_on_cpu_utilization("Cpu", target_utilization_percent=_SCALE_AT_CPU_PERCENT)
+
+    def _build_load_balancer(
+        self,
+        settings: Environment,
+        region: Region,
+        network: Network,
+        service_group: ec2.SecurityGroup,
+    ) -> elbv2.NetworkLoadBalancer:
+        group = ec2.SecurityGroup(
+            self,
+            "LoadBalancerGroup",
+            vpc=network.vpc,
+            description=f"{settings.host_name}: from the services of CloudFlow to PgBouncer",
+            allow_all_outbound=False,
+        )
+        clients = ec2.SecurityGroup.from_security_group_id(
+            self, "Clients", network.clients.security_group_id, allow_all_outbound=False
+        )
+        port = ec2.Port.tcp(PORT)
+        group.connections.allow_from(clients, port, "Services of CloudFlow")
+        for cidr in region.client_cidrs:
+            group.add_ingress_rule(ec2.Peer.ipv4(cidr), port, "client_cidrs of the settings")
+        group.connections.allow_to(service_group, port, "load balancer to PgBouncer")
+        balancer = elbv2.NetworkLoadBalancer(
+            self,
+            "LoadBalancer",
+            load_balancer_name=naming.load_balancer(settings),
+            vpc=network.vpc,
+            vpc_subnets=ec2.SubnetSelection(subnets=network.task_subnets),
+            internet_facing=False,
+            cross_zone_enabled=True,
+            security_groups=[group],
+        )
+        acknowledge(
+            balancer,
+            "AwsSolutions-ELB2",
+            "a network load balancer logs TLS listeners only; PgBouncer and the flow logs say who "
+            "connects",
+        )
+        return balancer
+
+    def _listen(self, network: Network, service: ecs.FargateService) -> elbv2.NetworkTargetGroup:
+        target_group = elbv2.NetworkTargetGroup(
+            self,
+            "Targets",
+            vpc=network.vpc,
+            port=PORT,
+            protocol=elbv2.Protocol.TCP,
+            targets=[service],
+            deregistration_delay=_DEREGISTRATION,
+            health_check=elbv2.HealthCheck(
+                protocol=elbv2.Protocol.TCP,
+                interval=_HEALTH_INTERVAL,
+                healthy_threshold_count=2,
+                unhealthy_threshold_count=2,
+            ),
+        )
+        # A cancel request is a connection of its own: it must reach its query's task.
+        target_group.set_attribute("stickiness.enabled", "true")
+        target_group.set_attribute("stickiness.type", "source_ip")
+        self.load_balancer.add_listener(
+            "Listener",
+            port=PORT,
+            protocol=elbv2.Protocol.TCP,
+            default_target_groups=[target_group],
+            tcp_idle_timeout=_IDLE_TIMEOUT,
+        )
+        return target_group
+
+    def _name(self, settings: Environment, network: Network) -> None:
+        route53.ARecord(
+            self,
+            "Name",
+            zone=route53.HostedZone.from_hosted_zone_attributes(
+                self,
+                "Zone",
+                hosted_zone_id=network.zone.hosted_zone_id,
+                zone_name=settings.host_name,
+            ),
+            comment="PgBouncer's load balancer",
+            target=route53.RecordTarget.from_alias(targets.LoadBalancerTarget(self.load_balancer)),
+        )
+
+    def _publish(self, settings: Environment) -> None:
+        stack = cdk.Stack.of(self)
+        for name, output, value in (
+            ("writer-url", "WriterUrl", _connection_string(settings, DATABASE)),
+            ("read-only-url", "ReadOnlyUrl", _connection_string(settings, READONLY_DATABASE)),
+            ("password-secret-name", "PasswordSecretName", naming.secret(settings, APP_USER)),
+        ):
+            cdk.CfnOutput(stack, output, value=value, description=_OUTPUTS[output])
+            ssm.StringParameter(
+                self,
+                f"Parameter-{name}",
+                parameter_name=naming.parameter(settings, name),
+                string_value=value,
+                description=_OUTPUTS[output],
+            )
+
+
+_OUTPUTS = {
+    "WriterUrl": "connection string for reading and writing",
+    "ReadOnlyUrl": "connection string of the replicas",
+    "PasswordSecretName": "secret whose key 'password' is DB_PASSWORD",
+}
+
+
+def _connection_string(settings: Environment, database: str) -> str:
+    return f"postgresql://{APP_USER}:${{DB_PASSWORD}}@{settings.host_name}:{PORT}/{database}"
+
+
+def _render_ini(servers: Servers) -> str:
+    """The one renderer's file, a line an element, so that a diff shows the lines that changed."""
+    text = pgbouncer.render_ini(build_pooler())
+    text = text.replace(_WRITER, servers.writer)
+    text = text.replace(_READERS, ",".join(servers.readers or (servers.writer,)))
+    return cdk.Token.as_string({"Fn::Join": ["\n", text.rstrip("\n").split("\n")]})
+
+
+class PoolingStack(cdk.Stack):
+    """PgBouncer in the primary region: holds no data, can be thrown away and made again."""
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        env: cdk.Environment,
+        settings: Environment,
+        network: Network,
+        database: DatabaseStack,
+    ) -> None:
+        super().__init__(
+            scope,
+            construct_id,
+            env=env,
+            description=f"CloudFlow {settings.name}: PgBouncer at {settings.host_name}",
+        )
+        self.pooler = Pooler(
+            self,
+            "Pooler",
+            settings=settings,
+            region=settings.primary,
+            network=network,
+            database_group=database.security_group,
+            servers=Servers(
+                writer=database.primary.db_instance_endpoint_address,
+                readers=tuple(r.db_instance_endpoint_address for r in database.replicas),
+            ),
+            # By their ARNs: with the objects themselves Database would have to know this stack.
+            app_secret=secretsmanager.Secret.from_secret_complete_arn(
+                self, "AppSecret", database.app_secret.secret_arn
+            ),
+            key=kms.Key.from_key_arn(self, "Key", database.key.key_arn),
+            tasks=settings.pooler_tasks,
+            tasks_maximum=settings.pooler_tasks_maximum,
+        )

@@ -1,0 +1,199 @@
+"""The recovery region: a replica that can take over, PgBouncer that waits, and their alarms.
+
+Nothing here asks the primary region, so that `cdk deploy --exclusively` can promote without it.
+"""
+
+from pathlib import Path
+
+import aws_cdk as cdk
+from aws_cdk import aws_cloudwatch as cloudwatch
+from aws_cdk import aws_events as events
+from aws_cdk import aws_events_targets as targets
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_kms as kms
+from aws_cdk import aws_lambda as lambda_
+from aws_cdk import aws_logs as logs
+from aws_cdk import aws_rds as rds
+from aws_cdk import aws_secretsmanager as secretsmanager
+from constructs import Construct
+
+from db import budget
+from db.settings import APP_USER, Environment
+from stacks import naming
+from stacks.alarms import Alarms, Instance, backup_age_metric, build_dashboard
+from stacks.instances import (
+    Ground,
+    acknowledge,
+    build_ground,
+    build_parameter_group,
+    build_replica,
+)
+from stacks.network import Network
+from stacks.pooling import Pooler, Servers
+
+_HANDLERS = Path(__file__).parent / "handlers"
+_BACKUP_AGE_EVERY = cdk.Duration.minutes(5)
+
+
+class RecoveryStack(cdk.Stack):
+    """Goes after Database. `is_recovery_promoted` makes its replica the primary, in place."""
+
+    def __init__(
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        env: cdk.Environment,
+        settings: Environment,
+        network: Network,
+        key: kms.IKey,
+        primary: rds.IDatabaseInstance,
+    ) -> None:
+        super().__init__(
+            scope,
+            construct_id,
+            env=env,
+            description=f"CloudFlow {settings.name}: the database in the recovery region",
+            termination_protection=settings.is_deletion_protected,
+        )
+        ground = build_ground(self, settings, network=network, key=key)
+        replica = build_replica(
+            self,
+            "Replica",
+            settings=settings,
+            ground=ground,
+            parameter_group=build_parameter_group(
+                self,
+                "Parameters",
+                role="recovery",
+                parameters=budget.replica_parameters(settings),
+            ),
+            source=primary,  # of a fixed name: its ARN is written out, and asks nobody
+            identifier=naming.recovery_replica(settings),
+            instance_class=settings.recovery_instance_class,
+            storage_key=key,
+            is_promoted=settings.is_recovery_promoted,
+        )
+        # Before a promotion PgBouncer stands ready at zero tasks, or at as many as a drill wants.
+        tasks = (
+            settings.pooler_tasks
+            if settings.is_recovery_promoted
+            else settings.recovery_pooler_tasks
+        )
+        pooler = self._build_pooler(settings, ground, replica, tasks)
+        self._watch(settings, pooler, tasks)
+
+    def _build_pooler(
+        self,
+        settings: Environment,
+        ground: Ground,
+        replica: rds.IDatabaseInstance,
+        tasks: int,
+    ) -> Pooler:
+        # By its name: the suffix of a replicated secret's ARN is known in the primary region only.
+        secret = secretsmanager.Secret.from_secret_name_v2(
+            self, "AppSecret", naming.secret(settings, APP_USER)
+        )
+        return Pooler(
+            self,
+            "Pooler",
+            settings=settings,
+            region=settings.recovery,
+            network=ground.network,
+            database_group=ground.security_group,
+            servers=Servers(writer=replica.db_instance_endpoint_address, readers=()),
+            app_secret=secret,
+            key=ground.key,
+            tasks=tasks,
+            tasks_maximum=(
+                settings.pooler_tasks_maximum if settings.is_recovery_promoted else tasks
+            ),
+        )
+
+    def _watch(self, settings: Environment, pooler: Pooler, tasks: int) -> None:
+        is_promoted = settings.is_recovery_promoted
+        instance = Instance(
+            title="Recovery",
+            identifier=naming.recovery_replica(settings),
+            instance_class=settings.recovery_instance_class,
+            is_following=not is_promoted,
+        )
+        alarms = Alarms(self, "Alarms", settings=settings)
+        alarms.watch_instance(instance)
+        if is_promoted:
+            alarms.watch_writer(instance)
+        if tasks:
+            alarms.watch_pooler(pooler, tasks=tasks)
+        extra: list[tuple[str, cloudwatch.IMetric]] = []
+        if not is_promoted:
+            self._measure_backup_age(settings)
+            alarms.watch_backups()
+            extra.append(("Age of the recovery point, s", backup_age_metric(settings)))
+        build_dashboard(
+            self,
+            settings=settings,
+            alarms=alarms,
+            instances=[instance],
+            pooler=pooler if tasks else None,
+            extra=extra,
+        )
+
+    def _measure_backup_age(self, settings: Environment) -> None:
+        name = naming.backup_age_function(settings)
+        log_group = logs.LogGroup(
+            self,
+            "BackupAgeLog",
+            log_group_name=f"/aws/lambda/{name}",
+            retention=logs.RetentionDays.ONE_MONTH,
+            removal_policy=cdk.RemovalPolicy.DESTROY,
+        )
+        role = iam.Role(
+            self,
+            "BackupAgeRole",
+            assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"),
+            description="Reads the replicated backups' recovery points, writes its own log",
+        )
+        log_group.grant_write(role)
+        role.add_to_policy(
+            iam.PolicyStatement(
+                actions=["rds:DescribeDBInstanceAutomatedBackups"],
+                resources=[
+                    self.format_arn(
+                        service="rds",
+                        resource=resource,
+                        resource_name="*",
+                        arn_format=cdk.ArnFormat.COLON_RESOURCE_NAME,
+                    )
+                    for resource in ("auto-backup", "db")
+                ],
+            )
+        )
+        acknowledge(
+            role,
+            "AwsSolutions-IAM5[*]",
+            "the list of automated backups is one call; it names and dates them, and reads no data",
+        )
+        function = lambda_.Function(
+            self,
+            "BackupAge",
+            function_name=name,
+            description="Age of the recovery point in this region, as a metric",
+            runtime=lambda_.Runtime.PYTHON_3_13,
+            architecture=lambda_.Architecture.ARM_64,
+            handler="backup_age.handler",
+            code=lambda_.Code.from_asset(str(_HANDLERS), exclude=["__pycache__", "*.pyc"]),
+            environment={
+                "INSTANCE": naming.primary(settings),
+                "NAMESPACE": naming.metrics_namespace(settings),
+            },
+            timeout=cdk.Duration.seconds(30),
+            role=role,
+            log_group=log_group,
+        )
+        events.Rule(
+            self,
+            "BackupAgeSchedule",
+            description="How old is the recovery point?",
+            schedule=events.Schedule.rate(_BACKUP_AGE_EVERY),
+            targets=[targets.LambdaFunction(function)],
+        )
