@@ -11,10 +11,10 @@ from constructs import Construct
 from db import budget
 from db.settings import APP_USER, DATABASE, PORT, Environment
 from stacks import naming
+from stacks.findings import acknowledge
 from stacks.instances import (
     KEPT,
     Ground,
-    acknowledge,
     build_ground,
     build_key,
     build_parameter_group,
@@ -159,7 +159,7 @@ class DatabaseStack(cdk.Stack):
         )
         acknowledge(
             secret,
-            "AwsSolutions-SMG4",
+            "AwsSolutions::AwsSolutions-SMG4",
             "a password that changes while PgBouncer holds the old one refuses every login; it is "
             "changed by a person until both change together",
         )

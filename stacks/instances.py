@@ -14,6 +14,7 @@ from constructs import Construct
 from db.parameters import POSTGRES_MAJOR
 from db.settings import DATABASE, PORT, Environment
 from stacks import naming
+from stacks.findings import acknowledge
 from stacks.network import Network
 
 # The newest minor known to CloudFormation's own rules. Later ones come by themselves, in the
@@ -107,7 +108,7 @@ def build_ground(
     monitoring_role.apply_removal_policy(KEPT)
     acknowledge(
         monitoring_role,
-        "AwsSolutions-IAM4[Policy::arn:<AWS::Partition>:iam::aws:policy/service-role/"
+        "AwsSolutions::AwsSolutions-IAM4[Policy::arn:<AWS::Partition>:iam::aws:policy/service-role/"
         "AmazonRDSEnhancedMonitoringRole]",
         "AWS keeps this policy in step with what enhanced monitoring writes; it gives access to "
         "the log groups RDS* only",
@@ -165,7 +166,9 @@ def build_primary(
     resource = _finish(scope, construct_id, instance, ground, identifier)
     if not settings.is_multi_az:
         acknowledge(
-            instance, "AwsSolutions-RDS3", "Multi-AZ is a setting: production has it, always"
+            instance,
+            "AwsSolutions::AwsSolutions-RDS3",
+            "Multi-AZ is a setting: production has it, always",
         )
     # The construct knows none of the three; the key is wanted as an ARN of the other region.
     resource.automatic_backup_replication_region = settings.recovery.name
@@ -203,11 +206,13 @@ def build_replica(
         **_options(settings, ground, identifier, instance_class, parameter_group),
     )
     resource = _finish(scope, construct_id, instance, ground, identifier)
-    acknowledge(instance, "AwsSolutions-RDS2", "a replica is encrypted because its source is")
+    acknowledge(
+        instance, "AwsSolutions::AwsSolutions-RDS2", "a replica is encrypted because its source is"
+    )
     if not (settings.is_multi_az and is_promoted):
         acknowledge(
             instance,
-            "AwsSolutions-RDS3",
+            "AwsSolutions::AwsSolutions-RDS3",
             "a replica that follows is itself the spare; it gets its own when it is promoted",
         )
     # It is encrypted because its source is; RDS refuses to be told so beside a source.
@@ -291,14 +296,7 @@ def _finish(
         resource.node.add_dependency(group)
     acknowledge(
         instance,
-        "AwsSolutions-RDS11",
+        "AwsSolutions::AwsSolutions-RDS11",
         "the mission names port 5432, and no route leads here but PgBouncer's",
     )
     return resource
-
-
-def acknowledge(construct: Construct, rule: str, reason: str) -> None:
-    """Accept a finding of cdk-nag's AwsSolutions pack on one construct, with the reason."""
-    cdk.Validations.of(construct).acknowledge(
-        cdk.Acknowledgment(id=f"AwsSolutions::{rule}", reason=reason)
-    )

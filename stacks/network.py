@@ -11,6 +11,7 @@ from constructs import Construct
 
 from db.settings import Environment, ExistingVpc, Region
 from stacks import naming
+from stacks.findings import acknowledge
 
 _SUBNET_PREFIX = 24
 _FLOW_LOG_RETENTION = logs.RetentionDays.ONE_MONTH
@@ -75,6 +76,11 @@ class Network(Construct):
                 )
                 for name in ("Database", "Tasks")
             ],
+        )
+        acknowledge(
+            vpc,
+            "CloudFormation-Validate::W3010",
+            "zones are settings: looked up at synth, they could change under a running database",
         )
         log_group = logs.LogGroup(
             self,
@@ -205,4 +211,10 @@ class NetworkStack(cdk.Stack):
             description=f"CloudFlow {settings.name}: the network of its database",
             termination_protection=settings.is_deletion_protected,
         )
+        self._zones = list(settings.primary.zones)
         self.network = Network(self, "Network", settings=settings, region=settings.primary)
+
+    @property
+    def availability_zones(self) -> list[str]:
+        """Those of the settings: the CDK would ask AWS for the account's."""
+        return self._zones

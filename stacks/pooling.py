@@ -21,7 +21,7 @@ from db.flyway import DATABASE_FOLDER
 from db.settings import APP_USER, DATABASE, PORT, READONLY_DATABASE, Environment, Region
 from stacks import naming
 from stacks.database import DatabaseStack
-from stacks.instances import acknowledge
+from stacks.findings import acknowledge
 from stacks.network import Network
 
 IMAGE_FOLDER = DATABASE_FOLDER / "images" / "pgbouncer"
@@ -190,8 +190,14 @@ class Pooler(Construct):
         execution_role = definition.obtain_execution_role()
         key.grant_decrypt(execution_role)
         acknowledge(
+            execution_role,
+            "AwsSolutions::AwsSolutions-IAM5[Resource::*]",
+            "ecr:GetAuthorizationToken knows no resource; the image, the log, the secret and its "
+            "key are named",
+        )
+        acknowledge(
             definition,
-            "AwsSolutions-ECS2",
+            "AwsSolutions::AwsSolutions-ECS2",
             "pgbouncer.ini and a user's name are no secrets; the password comes from its secret",
         )
         return definition
@@ -294,7 +300,7 @@ class Pooler(Construct):
         )
         acknowledge(
             balancer,
-            "AwsSolutions-ELB2",
+            "AwsSolutions::AwsSolutions-ELB2",
             "a network load balancer logs TLS listeners only; PgBouncer and the flow logs say who "
             "connects",
         )

@@ -21,9 +21,9 @@ from db import budget
 from db.settings import APP_USER, Environment
 from stacks import naming
 from stacks.alarms import Alarms, Instance, backup_age_metric, build_dashboard
+from stacks.findings import acknowledge
 from stacks.instances import (
     Ground,
-    acknowledge,
     build_ground,
     build_parameter_group,
     build_replica,
@@ -157,20 +157,12 @@ class RecoveryStack(cdk.Stack):
         role.add_to_policy(
             iam.PolicyStatement(
                 actions=["rds:DescribeDBInstanceAutomatedBackups"],
-                resources=[
-                    self.format_arn(
-                        service="rds",
-                        resource=resource,
-                        resource_name="*",
-                        arn_format=cdk.ArnFormat.COLON_RESOURCE_NAME,
-                    )
-                    for resource in ("auto-backup", "db")
-                ],
+                resources=["*"],
             )
         )
         acknowledge(
             role,
-            "AwsSolutions-IAM5[*]",
+            "AwsSolutions::AwsSolutions-IAM5[Resource::*]",
             "the list of automated backups is one call; it names and dates them, and reads no data",
         )
         function = lambda_.Function(
@@ -178,7 +170,7 @@ class RecoveryStack(cdk.Stack):
             "BackupAge",
             function_name=name,
             description="Age of the recovery point in this region, as a metric",
-            runtime=lambda_.Runtime.PYTHON_3_13,
+            runtime=lambda_.Runtime.PYTHON_3_14,
             architecture=lambda_.Architecture.ARM_64,
             handler="backup_age.handler",
             code=lambda_.Code.from_asset(str(_HANDLERS), exclude=["__pycache__", "*.pyc"]),

@@ -22,5 +22,11 @@ class RecoveryBaseStack(cdk.Stack):
             description=f"CloudFlow {settings.name}: network and key of the recovery region",
             termination_protection=settings.is_deletion_protected,
         )
+        self._zones = list(settings.recovery.zones)
         self.key: kms.IKey = build_key(self, settings, purpose="recovery")
         self.network = Network(self, "Network", settings=settings, region=settings.recovery)
+
+    @property
+    def availability_zones(self) -> list[str]:
+        """Those of the settings: the CDK would ask AWS for the account's."""
+        return self._zones
