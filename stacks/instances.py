@@ -206,9 +206,12 @@ def build_replica(
         **_options(settings, ground, identifier, instance_class, parameter_group),
     )
     resource = _finish(scope, construct_id, instance, ground, identifier)
-    acknowledge(
-        instance, "AwsSolutions::AwsSolutions-RDS2", "a replica is encrypted because its source is"
-    )
+    if storage_key is None:
+        acknowledge(
+            instance,
+            "AwsSolutions::AwsSolutions-RDS2",
+            "a replica is encrypted because its source is; RDS refuses to be told so",
+        )
     if not (settings.is_multi_az and is_promoted):
         acknowledge(
             instance,

@@ -152,7 +152,7 @@ class Network(Construct):
                     f"AssociatedVpc{number}",
                     vpc_id=associated.vpc_id,
                     region=associated.region,
-                    availability_zones=[],
+                    availability_zones=[f"{associated.region}a"],  # wanted, and not used
                 )
             )
         return zone

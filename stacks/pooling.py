@@ -8,6 +8,7 @@ from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_ecr_assets as ecr_assets
 from aws_cdk import aws_ecs as ecs
 from aws_cdk import aws_elasticloadbalancingv2 as elbv2
+from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_logs as logs
 from aws_cdk import aws_route53 as route53
@@ -95,6 +96,7 @@ class Pooler(Construct):
         super().__init__(scope, construct_id)
         self.log_group = self._build_log_group(settings)
         definition = self._build_task_definition(settings, servers, app_secret, key)
+        self.execution_role: iam.IRole = definition.obtain_execution_role()
         service_group = self._build_service_group(network)
         service = self._build_service(settings, network, definition, service_group, tasks)
         service.node.add_dependency(self._open_database(service_group, database_group))

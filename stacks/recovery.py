@@ -94,7 +94,7 @@ class RecoveryStack(cdk.Stack):
         secret = secretsmanager.Secret.from_secret_name_v2(
             self, "AppSecret", naming.secret(settings, APP_USER)
         )
-        return Pooler(
+        pooler = Pooler(
             self,
             "Pooler",
             settings=settings,
@@ -109,6 +109,13 @@ class RecoveryStack(cdk.Stack):
                 settings.pooler_tasks_maximum if settings.is_recovery_promoted else tasks
             ),
         )
+        # The construct grants the ARN with a suffix; ECS asks by the one without (aws-cdk#18555).
+        pooler.execution_role.add_to_principal_policy(
+            iam.PolicyStatement(
+                actions=["secretsmanager:GetSecretValue"], resources=[secret.secret_arn]
+            )
+        )
+        return pooler
 
     def _watch(self, settings: Environment, pooler: Pooler, tasks: int) -> None:
         is_promoted = settings.is_recovery_promoted

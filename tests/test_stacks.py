@@ -1,0 +1,469 @@
+"""What the mission promises of AWS, read from the templates."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import aws_cdk as cdk
+import pytest
+
+import app
+import db.parameters
+from db.environments import ENVIRONMENTS, PRODUCTION, STAGING
+from db.parameters import Parameter, localhost_parameters, rds_parameters
+from db.pgbouncer import render_ini
+from db.settings import AssociatedVpc, Environment, ExistingVpc
+from stacks import naming, pooling
+from tests.audited_app import ACCOUNT
+from tests.synthesis import PROJECT, Synthesis, Template
+
+pytestmark = pytest.mark.slow
+
+_CONTEXT = json.loads((PROJECT / "cdk.json").read_text(encoding="utf-8"))["context"]
+_ROLES = ("RecoveryBase", "Network", "Database", "Pooling", "Monitoring", "Recovery")
+_each_environment = pytest.mark.parametrize("settings", ENVIRONMENTS, ids=lambda s: s.name)
+
+
+def _find(template: Template, kind: str) -> dict[str, dict[str, Any]]:
+    """The properties of every resource of a type, by logical id."""
+    return {
+        name: resource.get("Properties", {})
+        for name, resource in template["Resources"].items()
+        if resource["Type"] == kind
+    }
+
+
+def _only(template: Template, kind: str) -> dict[str, Any]:
+    (found,) = _find(template, kind).values()
+    return found
+
+
+def _instances(template: Template) -> dict[str, dict[str, Any]]:
+    return {
+        properties["DBInstanceIdentifier"]: properties
+        for properties in _find(template, "AWS::RDS::DBInstance").values()
+    }
+
+
+@pytest.fixture(scope="session")
+def stack_of(synthesis: Synthesis) -> Callable[[Environment, str], Template]:
+    return lambda settings, role: synthesis.templates[naming.stack(settings, role)]
+
+
+def _build(settings: Environment) -> dict[str, Template]:
+    """The templates of an environment that is not deployed as it is, by role; not validated."""
+    made = cdk.App(context=_CONTEXT)
+    app.build_stacks(made, [settings], account=ACCOUNT)
+    assembly = made.synth()
+    prefix = naming.stack(settings, "")
+    return {stack.stack_name.removeprefix(prefix): stack.template for stack in assembly.stacks}
+
+
+def test_each_environment_has_its_stacks_and_development_none(synthesis: Synthesis) -> None:
+    assert synthesis.templates.keys() == {
+        naming.stack(settings, role) for settings in ENVIRONMENTS for role in _ROLES
+    }
+
+
+@_each_environment
+def test_a_primary_and_a_read_replica_run_postgresql_15(
+    settings: Environment, stack_of: Callable[[Environment, str], Template]
+) -> None:
+    template = stack_of(settings, "Database")
+    instances = _instances(template)
+    primary = instances.pop(naming.primary(settings))
+    assert primary["Engine"] == "postgres"
+    assert primary["EngineVersion"].startswith("15.")
+    assert primary["DBName"] == "cloudflow"
+    assert "ManageMasterUserPassword" not in primary
+    assert instances.keys() == {naming.replica(settings, 1)}
+    (primary_id,) = (
+        name
+        for name, found in _find(template, "AWS::RDS::DBInstance").items()
+        if found["DBInstanceIdentifier"] == naming.primary(settings)
+    )
+    for found in instances.values():
+        assert primary_id in json.dumps(found["SourceDBInstanceIdentifier"])
+
+
+@_each_environment
+def test_backups_are_daily_at_two_kept_seven_days_and_copied_to_us_west_2(
+    settings: Environment, stack_of: Callable[[Environment, str], Template]
+) -> None:
+    primary = _instances(stack_of(settings, "Database"))[naming.primary(settings)]
+    assert primary["PreferredBackupWindow"].startswith("02:00-")
+    assert primary["BackupRetentionPeriod"] == 7
+    assert primary["AutomaticBackupReplicationRegion"] == "us-west-2"
+    assert primary["AutomaticBackupReplicationRetentionPeriod"] == 7
+    key = primary["AutomaticBackupReplicationKmsKeyId"]["Fn::GetStackOutput"]
+    assert key["StackName"] == naming.stack(settings, "RecoveryBase")
+    assert key["Region"] == "us-west-2"
+
+
+@_each_environment
+@pytest.mark.parametrize("role", ["Database", "Recovery"])
+def test_no_database_goes_with_its_stack(
+    settings: Environment, role: str, stack_of: Callable[[Environment, str], Template]
+) -> None:
+    template = stack_of(settings, role)
+    for resource in template["Resources"].values():
+        if resource["Type"] == "AWS::RDS::DBInstance":
+            assert resource["DeletionPolicy"] == resource["UpdateReplacePolicy"] == "Retain"
+            properties = resource["Properties"]
+            assert properties["DeletionProtection"] is True
+            assert properties["DeleteAutomatedBackups"] is False
+            assert properties["PubliclyAccessible"] is False
+            assert properties["BackupRetentionPeriod"] == settings.backup_retention_days
+            assert "KmsKeyId" in properties or "SourceDBInstanceIdentifier" in properties
+
+
+@_each_environment
+@pytest.mark.parametrize("role", ["Database", "Recovery"])
+def test_logs_exist_encrypted_before_the_instance_that_writes_them(
+    settings: Environment, role: str, stack_of: Callable[[Environment, str], Template]
+) -> None:
+    template = stack_of(settings, role)
+    groups = _find(template, "AWS::Logs::LogGroup")
+    for resource in template["Resources"].values():
+        if resource["Type"] == "AWS::RDS::DBInstance":
+            identifier = resource["Properties"]["DBInstanceIdentifier"]
+            before = {
+                groups[name]["LogGroupName"]: groups[name].get("KmsKeyId")
+                for name in resource["DependsOn"]
+                if name in groups
+            }
+            assert before.keys() == {
+                f"/aws/rds/instance/{identifier}/{export}"
+                for export in resource["Properties"]["EnableCloudwatchLogsExports"]
+            }
+            assert all(before.values())
+
+
+def test_production_survives_a_zone_and_changes_in_its_window(
+    stack_of: Callable[[Environment, str], Template],
+) -> None:
+    for settings, is_production in ((PRODUCTION, True), (STAGING, False)):
+        primary = _instances(stack_of(settings, "Database"))[naming.primary(settings)]
+        assert primary["MultiAZ"] is is_production
+        assert primary["ApplyImmediately"] is not is_production
+    service = _only(stack_of(PRODUCTION, "Pooling"), "AWS::ECS::Service")
+    assert service["DesiredCount"] >= 2
+
+
+@_each_environment
+@pytest.mark.parametrize("role", ["Database", "Recovery"])
+def test_the_shared_table_is_every_parameter_group(
+    settings: Environment, role: str, stack_of: Callable[[Environment, str], Template]
+) -> None:
+    groups = _find(stack_of(settings, role), "AWS::RDS::DBParameterGroup")
+    assert groups
+    for group in groups.values():
+        assert group["Family"] == "postgres15"
+        assert group["Parameters"] == rds_parameters()
+        assert group["Parameters"]["rds.force_ssl"] == "1"
+
+
+def test_a_parameter_changed_in_the_table_reaches_aws_and_localhost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    changed = tuple(
+        replace(p, value="2000") if p.name == "log_min_duration_statement" else p
+        for p in db.parameters.PARAMETERS
+    )
+    monkeypatch.setattr(db.parameters, "PARAMETERS", (*changed, _NEW))
+    templates = _build(STAGING)
+    for role in ("Database", "Recovery"):
+        for group in _find(templates[role], "AWS::RDS::DBParameterGroup").values():
+            assert group["Parameters"]["log_min_duration_statement"] == "2000"
+            assert group["Parameters"][_NEW.name] == _NEW.value
+    assert localhost_parameters()["log_min_duration_statement"] == "2000"
+    assert localhost_parameters()[_NEW.name] == _NEW.value
+
+
+_NEW = Parameter(name="log_connections", value="1", why="a test")
+
+
+@_each_environment
+def test_every_generated_password_is_safe_in_a_url_and_copied_to_the_recovery_region(
+    settings: Environment, stack_of: Callable[[Environment, str], Template]
+) -> None:
+    secrets = _find(stack_of(settings, "Database"), "AWS::SecretsManager::Secret").values()
+    assert {secret["Name"] for secret in secrets} == {
+        naming.secret(settings, "app"),
+        naming.secret(settings, "cloudflow_master"),
+    }
+    for secret in secrets:
+        generated = secret["GenerateSecretString"]
+        assert generated["ExcludePunctuation"] is True
+        assert generated["IncludeSpace"] is False
+        (copy,) = secret["ReplicaRegions"]
+        assert copy["Region"] == "us-west-2"
+        assert copy["KmsKeyId"]["Fn::GetStackOutput"]["Region"] == "us-west-2"
+
+
+@_each_environment
+@pytest.mark.parametrize("role", ["Pooling", "Recovery"])
+def test_the_outputs_are_the_connection_strings_of_the_mission(
+    settings: Environment, role: str, stack_of: Callable[[Environment, str], Template]
+) -> None:
+    outputs = {
+        name: output["Value"] for name, output in stack_of(settings, role)["Outputs"].items()
+    }
+    host = {"staging": "staging-db.internal", "production": "prod-db.internal"}[settings.name]
+    address = f"postgresql://app:${{DB_PASSWORD}}@{host}:5432/cloudflow"
+    assert outputs["WriterUrl"] == address
+    assert outputs["ReadOnlyUrl"] == f"{address}_readonly"
+    assert outputs["PasswordSecretName"] == naming.secret(settings, "app")
+    published = {
+        p["Name"]: p["Value"]
+        for p in _find(stack_of(settings, role), "AWS::SSM::Parameter").values()
+    }
+    assert published[naming.parameter(settings, "writer-url")] == address
+
+
+def _flatten(value: Any) -> str:  # noqa: ANN401
+    """A template's string as AWS would see it, with <…> for what only AWS knows."""
+    if isinstance(value, str):
+        return value
+    if "Fn::Join" in value:
+        separator, parts = value["Fn::Join"]
+        return str(separator).join(_flatten(part) for part in parts)
+    return "<host>"
+
+
+@_each_environment
+@pytest.mark.parametrize("role", ["Pooling", "Recovery"])
+def test_the_task_gets_the_one_renderers_file_and_no_password(
+    settings: Environment, role: str, stack_of: Callable[[Environment, str], Template]
+) -> None:
+    task = _only(stack_of(settings, role), "AWS::ECS::TaskDefinition")
+    (container,) = task["ContainerDefinitions"]
+    environment = {entry["Name"]: entry["Value"] for entry in container["Environment"]}
+    expected = render_ini(pooling.build_pooler())
+    for host in ("writer.placeholder", "readers.placeholder"):
+        assert host in expected
+        expected = expected.replace(host, "<host>")
+    assert _flatten(environment["PGBOUNCER_INI"]) + "\n" == expected
+    assert environment.keys() == {"PGBOUNCER_INI", "APP_USER"}
+    assert [secret["Name"] for secret in container["Secrets"]] == ["APP_PASSWORD"]
+    assert container["ReadonlyRootFilesystem"] is True
+
+
+@_each_environment
+@pytest.mark.parametrize("role", ["Network", "RecoveryBase"])
+def test_nothing_has_a_route_to_the_internet(
+    settings: Environment, role: str, stack_of: Callable[[Environment, str], Template]
+) -> None:
+    template = stack_of(settings, role)
+    kinds = {resource["Type"] for resource in template["Resources"].values()}
+    assert "AWS::EC2::VPC" in kinds
+    assert not kinds & {"AWS::EC2::InternetGateway", "AWS::EC2::NatGateway", "AWS::EC2::Route"}
+    zones = {s["AvailabilityZone"] for s in _find(template, "AWS::EC2::Subnet").values()}
+    assert len(zones) == 3
+    assert _find(template, "AWS::EC2::FlowLog")
+
+
+@_each_environment
+def test_only_pgbouncer_reaches_the_database_and_only_clients_reach_pgbouncer(
+    settings: Environment, stack_of: Callable[[Environment, str], Template]
+) -> None:
+    for role in ("Database", "Pooling", "Recovery"):
+        template = stack_of(settings, role)
+        for group in _find(template, "AWS::EC2::SecurityGroup").values():
+            assert "SecurityGroupIngress" not in group
+        rules = _find(template, "AWS::EC2::SecurityGroupIngress").values()
+        if role == "Database":
+            assert not rules
+            continue
+        assert sorted(rule["Description"] for rule in rules) == [
+            "PgBouncer to PostgreSQL",
+            "Services of CloudFlow",
+            "load balancer to PgBouncer",
+        ]
+        assert all(rule["FromPort"] == rule["ToPort"] == 5432 for rule in rules)
+        assert all("SourceSecurityGroupId" in rule for rule in rules)
+
+
+@_each_environment
+def test_the_host_name_is_a_zone_of_its_own_with_the_load_balancer_at_its_apex(
+    settings: Environment, stack_of: Callable[[Environment, str], Template]
+) -> None:
+    for network, pooler in (("Network", "Pooling"), ("RecoveryBase", "Recovery")):
+        zone = _only(stack_of(settings, network), "AWS::Route53::HostedZone")
+        assert zone["Name"] == f"{settings.host_name}."
+        assert len(zone["VPCs"]) == 1
+        record = _only(stack_of(settings, pooler), "AWS::Route53::RecordSet")
+        assert record["Name"] == f"{settings.host_name}."
+        assert record["Type"] == "A"
+        assert "AliasTarget" in record
+
+
+@_each_environment
+def test_a_deployment_adds_before_it_takes_and_rolls_back_by_itself(
+    settings: Environment, stack_of: Callable[[Environment, str], Template]
+) -> None:
+    template = stack_of(settings, "Pooling")
+    deployment = _only(template, "AWS::ECS::Service")["DeploymentConfiguration"]
+    assert deployment["MinimumHealthyPercent"] == 100
+    assert deployment["MaximumPercent"] == 200
+    assert deployment["DeploymentCircuitBreaker"] == {"Enable": True, "Rollback": True}
+    target = _only(template, "AWS::ElasticLoadBalancingV2::TargetGroup")
+    attributes = {a["Key"]: a["Value"] for a in target["TargetGroupAttributes"]}
+    assert attributes["stickiness.enabled"] == "true"
+    assert attributes["stickiness.type"] == "source_ip"
+    balancer = _only(template, "AWS::ElasticLoadBalancingV2::LoadBalancer")
+    assert balancer["Scheme"] == "internal"
+    attributes = {a["Key"]: a["Value"] for a in balancer["LoadBalancerAttributes"]}
+    assert attributes["load_balancing.cross_zone.enabled"] == "true"
+    scaling = _only(template, "AWS::ApplicationAutoScaling::ScalableTarget")
+    assert scaling["MinCapacity"] == settings.pooler_tasks
+    assert scaling["MaxCapacity"] == settings.pooler_tasks_maximum
+
+
+def test_one_setting_is_the_architecture_of_image_and_task(tmp_path_factory: Any) -> None:  # noqa: ANN401
+    for architecture, platform in (("ARM64", "linux/arm64"), ("X86_64", "linux/amd64")):
+        folder = tmp_path_factory.mktemp("cdk.out")
+        made = cdk.App(outdir=str(folder), context=_CONTEXT)
+        settings = replace(STAGING, pooler_cpu_architecture=architecture)
+        app.build_stacks(made, [settings], account=ACCOUNT)
+        made.synth()
+        for role in ("Pooling", "Recovery"):
+            name = naming.stack(settings, role)
+            assets = json.loads((folder / f"{name}.assets.json").read_text(encoding="utf-8"))
+            images = [image["source"]["platform"] for image in assets["dockerImages"].values()]
+            assert images == [platform]
+            template = json.loads((folder / f"{name}.template.json").read_text(encoding="utf-8"))
+            task = _only(template, "AWS::ECS::TaskDefinition")
+            assert task["RuntimePlatform"]["CpuArchitecture"] == architecture
+
+
+def _find_foreign(value: Any, region: str) -> list[Any]:  # noqa: ANN401
+    """Whatever of a template asks another region, or an export of any."""
+    if isinstance(value, list):
+        return [found for item in value for found in _find_foreign(item, region)]
+    if not isinstance(value, dict):
+        return []
+    found = [found for item in value.values() for found in _find_foreign(item, region)]
+    output = value.get("Fn::GetStackOutput")
+    if "Fn::ImportValue" in value or (output and output["Region"] != region):
+        found.append(value)
+    return found
+
+
+@_each_environment
+@pytest.mark.parametrize("is_promoted", [False, True])
+def test_the_recovery_region_asks_nothing_of_the_primary_one(
+    settings: Environment, is_promoted: bool
+) -> None:
+    templates = _build(replace(settings, is_recovery_promoted=is_promoted))
+    source = f"arn:aws:rds:us-east-1:{ACCOUNT}:db:{naming.primary(settings)}"
+    for role in ("RecoveryBase", "Recovery"):
+        template = templates[role]
+        assert _find_foreign(template, "us-west-2") == []
+        for resource in template["Resources"].values():
+            assert not resource["Type"].startswith(("Custom::", "AWS::CloudFormation::"))
+        named = json.dumps(template).count("us-east-1")
+        is_following = role == "Recovery" and not is_promoted
+        assert named == (1 if is_following else 0)
+        assert (source in json.dumps(template)) is is_following
+    assert _find_foreign(templates["Database"], "us-east-1"), "the check above sees nothing"
+
+
+@_each_environment
+def test_promotion_is_one_setting_and_keeps_the_instance(settings: Environment) -> None:
+    before = _build(settings)["Recovery"]
+    after = _build(replace(settings, is_recovery_promoted=True))["Recovery"]
+    ((name, following),) = _find(before, "AWS::RDS::DBInstance").items()
+    leading = _find(after, "AWS::RDS::DBInstance")[name]
+    assert following.keys() - leading.keys() == {"SourceDBInstanceIdentifier"}
+    changed = {key for key in leading if leading[key] != following.get(key)}
+    assert changed == ({"MultiAZ"} if settings.is_multi_az else set())
+    assert leading["BackupRetentionPeriod"] == 7
+    assert leading["PreferredBackupWindow"] == "02:00-02:30"
+    assert _only(before, "AWS::ECS::Service")["DesiredCount"] == 0
+    assert _only(after, "AWS::ECS::Service")["DesiredCount"] == settings.pooler_tasks
+
+
+@_each_environment
+@pytest.mark.parametrize("role", ["Monitoring", "Recovery"])
+def test_every_alarm_reaches_a_person_and_says_what_to_do_first(
+    settings: Environment, role: str, stack_of: Callable[[Environment, str], Template]
+) -> None:
+    template = stack_of(settings, role)
+    ((topic_id, topic),) = _find(template, "AWS::SNS::Topic").items()
+    alarms = _find(template, "AWS::CloudWatch::Alarm")
+    for alarm in alarms.values():
+        assert alarm["AlarmActions"] == alarm["OKActions"] == [{"Ref": topic_id}]
+        assert len(alarm["AlarmDescription"]) > 60
+    (subscription,) = _find(template, "AWS::SNS::Subscription").values()
+    assert subscription["Endpoint"] == settings.alarm_email
+    key_id = topic["KmsMasterKeyId"]["Fn::GetAtt"][0]
+    statements = _find(template, "AWS::KMS::Key")[key_id]["KeyPolicy"]["Statement"]
+    policies = _only(template, "AWS::SNS::TopicPolicy")["PolicyDocument"]["Statement"]
+    for allowed, action in ((statements, "kms:GenerateDataKey*"), (policies, "sns:Publish")):
+        assert any(
+            statement["Principal"] == {"Service": "cloudwatch.amazonaws.com"}
+            and action in statement["Action"]
+            for statement in allowed
+        )
+
+
+@_each_environment
+def test_what_can_run_out_or_fall_silent_has_an_alarm(
+    settings: Environment, stack_of: Callable[[Environment, str], Template]
+) -> None:
+    alarms = {
+        alarm["AlarmName"].removeprefix(naming.alarm(settings, "")): alarm
+        for role in ("Monitoring", "Recovery")
+        for alarm in _find(stack_of(settings, role), "AWS::CloudWatch::Alarm").values()
+    }
+    of_each = {"cpu", "memory", "storage", "storage-trend", "connections"}
+    expected = {f"{s}-{what}" for s in ("primary", "replica-1", "recovery") for what in of_each}
+    expected |= {"primary-slot-lag", "primary-transaction-ids", "replica-1-lag", "recovery-lag"}
+    expected |= {"pooler-healthy", "pooler-unhealthy", "pooler-waiting", "backup-age"}
+    assert alarms.keys() == expected | {"migration-failed"}
+    for silent in ("backup-age", "pooler-waiting", "pooler-healthy", "replica-1-lag"):
+        assert alarms[silent]["TreatMissingData"] == "breaching"
+    # An idle primary's replicas show up to 300 s.
+    assert alarms["replica-1-lag"]["Threshold"] > 300
+
+
+def test_an_existing_vpc_further_clients_and_further_vpcs_are_settings() -> None:
+    vpc = ExistingVpc(
+        vpc_id="vpc-00000000000000001",
+        database_subnet_ids=(
+            "subnet-00000000000000001",
+            "subnet-00000000000000002",
+            "subnet-00000000000000003",
+        ),
+        task_subnet_ids=(
+            "subnet-00000000000000004",
+            "subnet-00000000000000005",
+            "subnet-00000000000000006",
+        ),
+    )
+    region = replace(
+        STAGING.primary,
+        existing_vpc=vpc,
+        client_cidrs=("10.99.0.0/16",),
+        associated_vpcs=(AssociatedVpc(vpc_id="vpc-00000000000000002", region="us-east-1"),),
+    )
+    templates = _build(replace(STAGING, primary=region))
+    assert not _find(templates["Network"], "AWS::EC2::VPC")
+    assert not _find(templates["Network"], "AWS::EC2::VPCEndpoint")
+    zone = _only(templates["Network"], "AWS::Route53::HostedZone")
+    assert [vpc["VPCId"] for vpc in zone["VPCs"]] == [
+        "vpc-00000000000000001",
+        "vpc-00000000000000002",
+    ]
+    subnets = _only(templates["Database"], "AWS::RDS::DBSubnetGroup")["SubnetIds"]
+    assert subnets == list(vpc.database_subnet_ids)
+    balancer = _only(templates["Pooling"], "AWS::ElasticLoadBalancingV2::LoadBalancer")
+    assert balancer["Subnets"] == list(vpc.task_subnet_ids)
+    opened = [
+        rule["CidrIp"]
+        for group in _find(templates["Pooling"], "AWS::EC2::SecurityGroup").values()
+        for rule in group.get("SecurityGroupIngress", [])
+    ]
+    assert opened == ["10.99.0.0/16"]
