@@ -29,7 +29,7 @@ IMAGE_FOLDER = DATABASE_FOLDER / "images" / "pgbouncer"
 CLIENT_WAIT_METRIC = "ClientWait"
 CLIENT_WAIT_PATTERN = "[..., label=wait, microseconds, unit=us]"
 
-_RUN_FOLDER = "/run/pgbouncer"
+RUN_FOLDER = "/run/pgbouncer"
 _RUN_FOLDER_MIB = 16
 _IMAGE_USER = 6432  # as the Dockerfile makes it
 _LOG_RETENTION = logs.RetentionDays.ONE_MONTH
@@ -66,7 +66,7 @@ def build_pooler() -> pgbouncer.Pooler:
         ),
         listen_addresses=("*",),
         listen_port=PORT,
-        auth_file=f"{_RUN_FOLDER}/userlist.txt",
+        auth_file=f"{RUN_FOLDER}/userlist.txt",
         admin_user="pgbouncer",  # nobody: the auth file does not have it
         is_logging_stats=True,
     )
@@ -182,7 +182,7 @@ class Pooler(Construct):
             {
                 "Tmpfs": [
                     {
-                        "ContainerPath": _RUN_FOLDER,
+                        "ContainerPath": RUN_FOLDER,
                         "Size": _RUN_FOLDER_MIB,
                         "MountOptions": [f"uid={_IMAGE_USER}", f"gid={_IMAGE_USER}", "mode=0700"],
                     }
