@@ -15,7 +15,9 @@ def test_what_rds_sets_by_itself_is_never_in_its_parameter_group() -> None:
     by_rds = {p.name for p in PARAMETERS if p.owner is Owner.RDS}
     assert by_rds
     assert not by_rds & rds_parameters().keys()
-    assert localhost_parameters().keys() == rds_parameters().keys() | by_rds
+    only_there = {p.name for p in PARAMETERS if p.owner is Owner.ONLY_ON_RDS}
+    assert all(name.startswith("rds.") for name in only_there)
+    assert localhost_parameters().keys() == rds_parameters().keys() - only_there | by_rds
 
 
 def test_the_servers_hold_two_full_poolers_and_the_people_who_mend_them() -> None:

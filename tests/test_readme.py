@@ -2,6 +2,8 @@
 
 import re
 
+from db.budget import ADMINISTRATORS, MIGRATIONS, RESERVED, ROLLING_DEPLOYMENT, plan_budgets
+from db.environments import ENVIRONMENTS
 from db.local.instance import APP_PASSWORD, APP_USER, DATABASE, DEFAULT_PORT
 from db.pgbouncer import Pooler
 from tests.conftest import PROJECT
@@ -40,3 +42,26 @@ def test_the_limits_are_those_of_the_settings() -> None:
         f"left idle for {Pooler.idle_transaction_timeout_seconds} s is closed",
     ):
         assert sentence in _README
+
+
+def test_the_connection_budget_is_that_of_the_settings() -> None:
+    for server in ("primary", "recovery"):
+        sums = [
+            f"{plan.tasks} x {ROLLING_DEPLOYMENT} x {plan.pools} x {plan.pool_size} + {MIGRATIONS}"
+            f" + {ADMINISTRATORS} + {RESERVED} = {plan.needed} of {plan.max_connections}"
+            for settings in ENVIRONMENTS
+            for plan in plan_budgets(settings)
+            if plan.server == server
+        ]
+        assert f"| connections, {server} | {' | '.join(sums)} |" in _README
+
+
+def test_the_environments_table_is_that_of_the_settings() -> None:
+    for row in (
+        [
+            f"{s.instance_class}, {s.storage_gib} to {s.storage_maximum_gib} GiB"
+            for s in ENVIRONMENTS
+        ],
+        [f"{s.pooler_tasks} to {s.pooler_tasks_maximum}" for s in ENVIRONMENTS],
+    ):
+        assert f"| {' | '.join(row)} |" in _README
