@@ -44,10 +44,10 @@ _AT_STAKE = {
 _DECIDE = "make contract YES=1"
 _REMEDY = f"undo the change, or, if a person decided it, {_DECIDE}"
 
-# Without its source a replica is promoted in place (CloudFormation, SourceDBInstanceIdentifier),
-# and stacks/instances.py gives it its standby with that. The database says "maybe" to both.
+# "maybe" is also said of retention, windows and Multi-AZ, which RDS changes in place; another
+# source or snapshot is another database.
 _SOURCE = "SourceDBInstanceIdentifier"
-_PROMOTION = (_SOURCE, "MultiAZ")
+_CONDITIONAL = (_SOURCE, "DBSnapshotIdentifier", "Engine")
 
 
 class Resource(TypedDict):
@@ -100,7 +100,7 @@ def _is_stateful(resource: dict[str, Any], alias: str | None) -> bool:
 
 def _find_aliases(template: Template) -> dict[str, str]:
     """The alias of each key, by the key's logical id: a key has no name of its own."""
-    aliases = {}
+    aliases: dict[str, str] = {}
     for resource in template["Resources"].values():
         match resource:
             case {
@@ -130,7 +130,9 @@ def _record(resource: dict[str, Any], alias: str | None) -> Resource:
         "DeletionPolicy": resource.get("DeletionPolicy"),
         "UpdateReplacePolicy": resource.get("UpdateReplacePolicy"),
         "Replaces": {p: v for p, v in properties.items() if effects.get(p) == "yes"},
-        "MayReplace": {p: v for p, v in properties.items() if effects.get(p) == "maybe"},
+        "MayReplace": {
+            p: v for p, v in properties.items() if effects.get(p) == "maybe" and p in _CONDITIONAL
+        },
         "Regenerates": {p: v for p, v in properties.items() if p in regenerating},
     }
 
@@ -241,13 +243,13 @@ def _find_changes(old: Resource, new: Resource) -> Iterator[str]:
 
 
 def _leave_out_promotion(old: Resource, new: Resource) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What may replace it before and after, but for what a promotion in place changes."""
+    """What may replace it before and after. Without its source RDS promotes a replica in place."""
     before, after = old["MayReplace"], new["MayReplace"]
     if _SOURCE not in before or _SOURCE in after:
         return before, after
     return (
-        {name: value for name, value in before.items() if name not in _PROMOTION},
-        {name: value for name, value in after.items() if name not in _PROMOTION},
+        {name: value for name, value in before.items() if name != _SOURCE},
+        after,
     )
 
 
@@ -301,7 +303,10 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--yes", action="store_true", help="a person decided it: write the record")
     is_decided = parser.parse_args(arguments).yes
     with tempfile.TemporaryDirectory() as folder:
-        synthesis = synthesize_audited(Path(folder) / "cdk.out")
+        try:
+            synthesis = synthesize_audited(Path(folder) / "cdk.out")
+        except AssertionError as failure:
+            sys.exit(str(failure))
     return renew(synthesis.templates, is_decided=is_decided)
 
 
