@@ -49,7 +49,7 @@ def check_budget(settings: Environment) -> None:
         if plan.max_connections > plan.affordable:
             setting = "recovery_instance_class" if plan.server == "recovery" else "instance_class"
             raise ValueError(
-                f"db/environments.py: {settings.name}.{setting} is {plan.instance_class!r}, whose "
+                f"db/environments.py: {settings.name}.{setting} is {plan.instance_class!r}; its "
                 f"memory is for {plan.affordable} connections, and max_connections of the "
                 f"{plan.server} is {plan.max_connections}: use a larger class, or lower "
                 "max_connections in parameter_overrides"
