@@ -46,7 +46,7 @@ format: .venv/.complete ## rewrite the Python files as lint wants them
 	@.venv/bin/ruff check --fix --quiet --exit-zero
 	@.venv/bin/ruff format
 
-bench: .venv/.complete ## measure the local database
+bench: .venv/.complete node_modules/.complete ## measure the local database and the synth
 	@$(PYTHON) -m db.local tools
 	@$(IN_VENV) .venv/bin/python -m tests.bench $(ARGS)
 

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from types import FrameType
 
 from db.local.report import Refusal, Report
-from tests.bench import places, serving, starting
+from tests.bench import places, serving, starting, synthesizing
 from tests.bench.figures import Table, render
 
 _INTERRUPTED = 130  # 128 + SIGINT, as a shell says it
@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> int:
         signal.signal(number, _interrupt_once)
     started = time.monotonic()
     try:
-        tables = _measure([options.only] if options.only else ["starting", *_SERVING])
+        tables = _measure([options.only] if options.only else ["synth", "starting", *_SERVING])
     except Refusal as refusal:
         if refusal.detail:
             print(refusal.detail, file=sys.stderr)
@@ -49,7 +49,9 @@ def main(arguments: list[str]) -> int:
 
 def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("--only", choices=["starting", *_SERVING], help="one of the benchmarks")
+    parser.add_argument(
+        "--only", choices=["synth", "starting", *_SERVING], help="one of the benchmarks"
+    )
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     return parser
 
@@ -65,6 +67,8 @@ def _measure(names: list[str]) -> list[Table]:
     report = Report()
     tables: list[Table] = []
     with places.make_folder() as folder:
+        if "synth" in names:
+            tables.append(synthesizing.measure(folder, report))
         if "starting" in names:
             tables.append(starting.measure(folder, report))
         chosen = [measure for name, measure in _SERVING.items() if name in names]

@@ -1,0 +1,86 @@
+"""How long a synth takes: both environments, against an app without a stack."""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from db.local.report import Refusal, Report
+from tests import snapshots
+from tests.bench.figures import Figure, Table, compare
+from tests.synthesis import PROJECT, Synthesis, synthesize_audited
+
+_ROUNDS = 5
+_CONTEXT = json.loads((PROJECT / "cdk.json").read_text(encoding="utf-8"))["context"]
+_EMPTY_APP = "import aws_cdk; aws_cdk.App().synth()"
+_COMPARISONS = 20  # one takes milliseconds
+
+
+def measure(folder: Path, report: Report) -> Table:
+    """Rounds of the empty app and ours, with validation and without, each beside the other."""
+    figures: list[Figure] = []
+    for is_validated in (False, True):
+        empty: list[float] = []
+        ours: list[float] = []
+        with report.step(f"synth, {'with' if is_validated else 'without'} validation"):
+            _synthesize(["app.py"], folder, is_validated=is_validated)  # what compiles, once
+            for _ in range(_ROUNDS):
+                empty.append(_synthesize(["-c", _EMPTY_APP], folder, is_validated=is_validated))
+                ours.append(_synthesize(["app.py"], folder, is_validated=is_validated))
+        figures.append(
+            compare(
+                "with validation" if is_validated else "without validation",
+                "s",
+                reference=empty,
+                ours=ours,
+                meaning="both environments, every stack"
+                if is_validated
+                else "both environments, every stack; promised: at most 4 times the empty app",
+            )
+        )
+    with report.step("snapshots"):
+        figures.append(_measure_snapshots(synthesize_audited(folder / "audited")))
+    return Table(title="SYNTH", reference_name="empty app", ours_name="ours", figures=figures)
+
+
+def _synthesize(arguments: list[str], folder: Path, *, is_validated: bool) -> float:
+    """Seconds of one synth, as `cdk` starts it."""
+    environment = os.environ | {
+        "CDK_OUTDIR": str(folder / "cdk.out"),
+        "CDK_CONTEXT_JSON": json.dumps(_CONTEXT),
+        "PATH": f"{PROJECT / '.venv' / 'bin'}:{os.environ['PATH']}",
+    }
+    environment.pop("CDK_VALIDATION", None)
+    if not is_validated:
+        environment["CDK_VALIDATION"] = "false"
+    started = time.monotonic()
+    finished = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=PROJECT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    seconds = time.monotonic() - started
+    if finished.returncode != 0:
+        raise Refusal("a synth failed", detail=finished.stderr)
+    return seconds
+
+
+def _measure_snapshots(synthesis: Synthesis) -> Figure:
+    seconds: list[float] = []
+    for _ in range(_COMPARISONS):
+        started = time.monotonic()
+        if snapshots.compare(synthesis.templates):
+            raise Refusal("the snapshots are not of this tree: make snapshots")
+        seconds.append(time.monotonic() - started)
+    return Figure(
+        name="comparing all snapshots",
+        unit="s",
+        ours=statistics.median(seconds),
+        meaning="after the one synth that the tests share",
+    )
