@@ -28,6 +28,14 @@ INSTANCE_MEMORY_GIB = {
     "r7g.4xlarge": 128,
 }
 
+# CPU units to MiB of memory that Fargate takes with them (ECS, "Task CPU and memory").
+_FARGATE_MEMORY_MIB = {
+    256: (512, 1024, 2048),
+    512: (1024, 2048, 3072, 4096),
+    1024: tuple(range(2048, 8193, 1024)),
+    2048: tuple(range(4096, 16385, 1024)),
+}
+
 _ZONES = 3
 _STORAGE_MINIMUM_GIB = 20  # RDS's own for gp3
 _RETENTION_DAYS = range(7, 36)  # the mission's 7 to RDS's 35
@@ -285,6 +293,22 @@ class Environment:
             "recovery_pooler_tasks",
             self.recovery_pooler_tasks,
             f"use 0 to pooler_tasks_maximum ({self.pooler_tasks_maximum})",
+        )
+
+        memories = _FARGATE_MEMORY_MIB.get(self.pooler_cpu_units, ())
+        self._refuse_unless(
+            bool(memories),
+            "pooler_cpu_units",
+            self.pooler_cpu_units,
+            f"use one of {', '.join(map(str, _FARGATE_MEMORY_MIB))}: Fargate takes no other, and "
+            "PgBouncer uses one CPU",
+        )
+        self._refuse_unless(
+            self.pooler_memory_mib in memories,
+            "pooler_memory_mib",
+            self.pooler_memory_mib,
+            f"use one of {', '.join(map(str, memories))}, which Fargate takes with "
+            f"{self.pooler_cpu_units} CPU units",
         )
 
     def _check_production(self) -> None:

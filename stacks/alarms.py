@@ -12,11 +12,10 @@ from aws_cdk import aws_sns as sns
 from aws_cdk import aws_sns_subscriptions as subscriptions
 from constructs import Construct
 
-from db.budget import primary_parameters
 from db.settings import INSTANCE_MEMORY_GIB, Environment
 from stacks import naming
 from stacks.handlers import backup_age
-from stacks.pooling import CLIENT_WAIT_METRIC, Pooler
+from stacks.pooling import CLIENT_WAIT_METRIC, CLIENTS_REFUSED_METRIC, Pooler
 
 _MINUTE = cdk.Duration.minutes(1)
 _FIVE_MINUTES = cdk.Duration.minutes(5)
@@ -27,9 +26,9 @@ _MIB = 2**20
 
 _CPU_PERCENT = 80
 _MEMORY_FREE_SHARE = 0.1
-_STORAGE_FREE_SHARE = 0.1  # RDS's autoscaling acts at a tenth: later than that it did not help
+_STORAGE_FREE_SHARE = 0.05  # RDS's autoscaling acts at a tenth: this is when it did not help
 _HOURS_TO_FULL = 72
-_CONNECTIONS_SHARE = 0.8
+_CONNECTIONS_SHARE = 0.9  # above every budget of db/budget.py without its administrators
 # An idle primary switches its log file every 5 minutes, and RDS measures the age of the last
 # transaction: up to 300 s are idleness, not lag (RDS User Guide, "Monitoring read replication").
 _LAG_SECONDS = 600
@@ -51,6 +50,7 @@ class Instance:
     title: str
     identifier: str
     instance_class: str
+    parameters: dict[str, str]
     is_following: bool
 
     def metric(
@@ -154,7 +154,7 @@ class Alarms(Construct):
         subject = instance.title.lower().replace(" ", "-")
         memory = INSTANCE_MEMORY_GIB[instance.instance_class] * _GIB
         storage = self._settings.storage_gib * _GIB
-        connections = int(primary_parameters(self._settings)["max_connections"])
+        connections = int(instance.parameters["max_connections"])
         self.add(
             f"{subject}-cpu", instance.metric("CPUUtilization"), _ABOVE, _CPU_PERCENT, periods=15,
             first="Open Database Insights: which statement leads the load? A new one: roll its "
@@ -171,20 +171,23 @@ class Alarms(Construct):
             f"{subject}-storage", instance.metric("FreeStorageSpace", statistic="Minimum"), _BELOW,
             storage * _STORAGE_FREE_SHARE, periods=5,
             first="Look at replication slot lag first: a dead replica's log is deleted with its "
-            "slot. Otherwise raise storage_gib (and storage_maximum_gib) and deploy: it grows "
-            "without downtime, once in six hours.",
+            "slot. Otherwise it is at storage_maximum_gib, or grew less than six hours ago: aws "
+            "rds modify-db-instance --allocated-storage N --apply-immediately, N above its size "
+            "now, then the same in storage_gib. It grows without downtime.",
         )  # fmt: skip
         self.add(
             f"{subject}-storage-trend", self._hours_to_full(instance), _BELOW, _HOURS_TO_FULL,
             periods=2,
             first="At the last half day's rate the disk is full within three days. Find the table "
-            "or the log that grows; if it is right that it does, raise storage_maximum_gib.",
+            "or the log that grows; autoscaling helps up to storage_maximum_gib: if it is right "
+            "that it grows, raise that.",
         )  # fmt: skip
         self.add(
             f"{subject}-connections", instance.metric("DatabaseConnections", statistic="Maximum"),
             _ABOVE, connections * _CONNECTIONS_SHARE, periods=5,
-            first="PgBouncer's share is bounded, so somebody connects directly: group "
-            "pg_stat_activity by usename and client_addr, and end what does not belong.",
+            first="PgBouncer's share is bounded below this, so somebody connects directly: as an "
+            "administrator group pg_stat_activity by usename and client_addr, and end what does "
+            "not belong.",
         )  # fmt: skip
         if instance.is_following:
             self.add(
@@ -197,7 +200,7 @@ class Alarms(Construct):
     def watch_writer(self, instance: Instance) -> None:
         """What only a server that writes can run out of."""
         subject = instance.title.lower().replace(" ", "-")
-        kept = int(primary_parameters(self._settings)["max_slot_wal_keep_size"]) * _MIB
+        kept = int(instance.parameters["max_slot_wal_keep_size"]) * _MIB
         self.add(
             f"{subject}-slot-lag",
             instance.metric("OldestReplicationSlotLag", statistic="Maximum"), _ABOVE,
@@ -225,11 +228,23 @@ class Alarms(Construct):
     def watch_pooler(self, pooler: Pooler, *, tasks: int) -> None:
         """PgBouncer as its clients see it."""
         self.add(
-            "pooler-healthy", healthy_tasks(pooler), _BELOW, tasks, periods=3,
-            first="Fewer tasks answer than should. Read the service's events, then the task's last "
-            "log lines: a deployment that fails rolls itself back; a refused login of the server "
-            "user means its password changed.",
+            "pooler-down", healthy_tasks(pooler), _BELOW, 1, periods=2,
+            first="No task answers: nobody reaches the database by its host name. Read the events "
+            "of the ECS service, then the last log lines of its tasks.",
             missing=_SILENCE_IS_BAD,
+        )  # fmt: skip
+        self.add(
+            "pooler-running", running_tasks(pooler), _BELOW, tasks, periods=5,
+            first="Fewer tasks run than should. Read the events of the ECS service, then the last "
+            "log lines of the task that ended; a deployment that fails rolls itself back.",
+            missing=_SILENCE_IS_BAD,
+        )  # fmt: skip
+        self.add(
+            "pooler-refusing", clients_refused(self._settings), _ABOVE, 0, periods=3,
+            first="Clients are sent away. Read PgBouncer's log: query_wait_timeout means that 20 "
+            "transactions held the pool for 15 s (find them in pg_stat_activity); a failed server "
+            "login, that the database is away or its password is not the secret's.",
+            missing=_SILENCE_IS_GOOD,
         )  # fmt: skip
         self.add(
             "pooler-unhealthy", unhealthy_tasks(pooler), _ABOVE, 0, periods=5,
@@ -241,7 +256,7 @@ class Alarms(Construct):
             periods=3,
             first="Clients wait over a second for a server connection: transactions are too long "
             "or too many for a pool of 20. Find the long ones in pg_stat_activity; past 15 s "
-            "clients get query_wait_timeout. No data: the log stopped, see pooler-healthy.",
+            "clients get query_wait_timeout. No data: the log stopped, see pooler-running.",
             missing=_SILENCE_IS_BAD,
         )  # fmt: skip
 
@@ -268,7 +283,28 @@ class Alarms(Construct):
 
 
 def healthy_tasks(pooler: Pooler) -> cloudwatch.Metric:
-    return pooler.target_group.metrics.healthy_host_count(statistic="Minimum", period=_MINUTE)
+    return pooler.target_group.metrics.healthy_host_count(statistic="Maximum", period=_MINUTE)
+
+
+def running_tasks(pooler: Pooler) -> cloudwatch.Metric:
+    return cloudwatch.Metric(
+        namespace="ECS/ContainerInsights",
+        metric_name="RunningTaskCount",
+        dimensions_map={"ClusterName": pooler.cluster_name, "ServiceName": pooler.service_name},
+        statistic="Minimum",
+        period=_MINUTE,
+        label="running tasks",
+    )
+
+
+def clients_refused(settings: Environment) -> cloudwatch.Metric:
+    return cloudwatch.Metric(
+        namespace=naming.metrics_namespace(settings),
+        metric_name=CLIENTS_REFUSED_METRIC,
+        statistic="Sum",
+        period=_MINUTE,
+        label="clients sent away",
+    )
 
 
 def unhealthy_tasks(pooler: Pooler) -> cloudwatch.Metric:
@@ -331,6 +367,7 @@ def build_dashboard(
         row(
             ("PgBouncer: tasks that answer", [healthy_tasks(pooler), unhealthy_tasks(pooler)]),
             ("PgBouncer: wait for a server connection, us", [client_wait(settings)]),
+            ("PgBouncer: clients sent away", [clients_refused(settings)]),
             ("PgBouncer: clients' connections", [
                 pooler.load_balancer.metrics.active_flow_count(statistic="Maximum", period=_MINUTE)
             ]),

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from db import budget
 from db.flyway import MIGRATIONS, find_migrations
+from db.parameters import rds_parameters
 from db.settings import Environment
 
 # A standby stops replaying when one of these is below the primary's (PostgreSQL, "Hot Standby").
@@ -23,10 +24,15 @@ REPLAY_NEEDS = (
 )
 
 
+# What keeps passwords and traffic secret is no environment's own choice.
+SAFEGUARDS = ("rds.force_ssl", "password_encryption", "log_statement")
+
+
 def check_all(environments: Iterable[Environment], *, migrations: Path = MIGRATIONS) -> None:
     """Every guard, for every environment."""
     check_migrations(migrations)
     for settings in environments:
+        check_overrides(settings)
         check_replay(settings)
         check_budget(settings)
 
@@ -44,7 +50,7 @@ def check_budget(settings: Environment) -> None:
                 f"db/environments.py: {settings.name}.pooler_tasks_maximum is {plan.tasks}; the "
                 f"{plan.server} then needs {plan.needed} connections ({arithmetic}) and has "
                 f"max_connections {plan.max_connections}: lower it, or raise max_connections in "
-                "parameter_overrides"
+                "parameter_overrides and reboot the servers, replicas first"
             )
         if plan.max_connections > plan.affordable:
             setting = "recovery_instance_class" if plan.server == "recovery" else "instance_class"
@@ -54,6 +60,23 @@ def check_budget(settings: Environment) -> None:
                 f"{plan.server} is {plan.max_connections}: use a larger class, or lower "
                 "max_connections in parameter_overrides"
             )
+
+
+def check_overrides(settings: Environment) -> None:
+    """An environment may size what the shared table has, and lift none of its safeguards."""
+    for setting in ("parameter_overrides", "replica_parameter_overrides"):
+        for name, value in getattr(settings, setting).items():
+            place = f"db/environments.py: {settings.name}.{setting}[{name!r}] is {value!r}"
+            if name not in rds_parameters():
+                raise ValueError(
+                    f"{place}; it is not in db/parameters.py: add it there, or mend it"
+                )
+            if name in SAFEGUARDS:
+                raise ValueError(f"{place}; it is the same everywhere: change db/parameters.py")
+            if name == "max_slot_wal_keep_size" and int(value) <= 0:
+                raise ValueError(
+                    f"{place}; use MB, 1 or more: a dead replica would fill the primary's disk"
+                )
 
 
 def check_replay(settings: Environment) -> None:
@@ -72,7 +95,7 @@ def check_replay(settings: Environment) -> None:
             raise ValueError(
                 f"db/environments.py: {settings.name}.replica_parameter_overrides gives {name} "
                 f"{replica[name]}, and the primary has {primary[name]}: a replica with less stops "
-                "replaying; raise replicas first, lower the primary first"
+                "replaying; raise (and reboot) replicas first, lower the primary first"
             )
 
 

@@ -9,6 +9,7 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_logs as logs
 from aws_cdk import aws_rds as rds
+from aws_cdk import aws_ssm as ssm
 from constructs import Construct
 
 from db.parameters import POSTGRES_MAJOR
@@ -93,7 +94,24 @@ def build_ground(
         description=f"CloudFlow {settings.name}: PostgreSQL",
         allow_all_outbound=False,
     )
-    security_group.apply_removal_policy(KEPT)
+    administrators = ec2.SecurityGroup(
+        scope,
+        "Administrators",
+        vpc=network.vpc,
+        description=f"CloudFlow {settings.name}: people who connect to PostgreSQL directly",
+    )
+    security_group.add_ingress_rule(
+        administrators, ec2.Port.tcp(PORT), "Administrators, past PgBouncer"
+    )
+    for group in (security_group, administrators):
+        group.apply_removal_policy(KEPT)
+    ssm.StringParameter(
+        scope,
+        "AdministratorsParameter",
+        parameter_name=naming.parameter(settings, "administrator-security-group-id"),
+        string_value=administrators.security_group_id,
+        description="For a host from which people reach PostgreSQL itself",
+    )
     monitoring_role = iam.Role(
         scope,
         "MonitoringRole",
@@ -160,6 +178,11 @@ def build_primary(
         storage_encrypted=True,
         storage_encryption_key=ground.key,
         multi_az=settings.is_multi_az,
+        apply_immediately=settings.is_applied_immediately,
+        # The default is to pay for years beyond PostgreSQL's own support; replicas inherit it.
+        engine_lifecycle_support=(
+            rds.EngineLifecycleSupport.OPEN_SOURCE_RDS_EXTENDED_SUPPORT_DISABLED
+        ),
         backup_retention=cdk.Duration.days(settings.backup_retention_days),
         **_options(settings, ground, identifier, settings.instance_class, parameter_group),
     )
@@ -203,6 +226,8 @@ def build_replica(
         storage_encryption_key=storage_key,
         # One that follows needs no standby of its own; one that leads has what its primary had.
         multi_az=settings.is_multi_az and is_promoted,
+        # Its standby must not wait for a window while it leads alone.
+        apply_immediately=settings.is_applied_immediately or is_promoted,
         **_options(settings, ground, identifier, instance_class, parameter_group),
     )
     resource = _finish(scope, construct_id, instance, ground, identifier)
@@ -248,12 +273,7 @@ def _options(
         "storage_type": rds.StorageType.GP3,
         "max_allocated_storage": settings.storage_maximum_gib,
         "ca_certificate": rds.CaCertificate.RDS_CA_RSA2048_G1,
-        "apply_immediately": settings.is_applied_immediately,
         "auto_minor_version_upgrade": True,
-        # The default is to pay for years beyond PostgreSQL's own support.
-        "engine_lifecycle_support": (
-            rds.EngineLifecycleSupport.OPEN_SOURCE_RDS_EXTENDED_SUPPORT_DISABLED
-        ),
         "preferred_backup_window": settings.backup_window,
         "preferred_maintenance_window": settings.maintenance_window,
         "copy_tags_to_snapshot": True,

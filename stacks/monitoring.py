@@ -5,6 +5,7 @@ from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_events as events
 from constructs import Construct
 
+from db import budget
 from db.settings import Environment
 from stacks import naming
 from stacks.alarms import Alarms, Instance, build_dashboard
@@ -33,6 +34,7 @@ class MonitoringStack(cdk.Stack):
             title="Primary",
             identifier=naming.primary(settings),
             instance_class=settings.instance_class,
+            parameters=budget.primary_parameters(settings),
             is_following=False,
         )
         replicas = [
@@ -40,6 +42,7 @@ class MonitoringStack(cdk.Stack):
                 title=f"Replica {number}",
                 identifier=naming.replica(settings, number),
                 instance_class=settings.instance_class,
+                parameters=budget.replica_parameters(settings),
                 is_following=True,
             )
             for number in range(1, settings.replicas + 1)
@@ -49,7 +52,8 @@ class MonitoringStack(cdk.Stack):
         for instance in (primary, *replicas):
             alarms.watch_instance(instance)
         alarms.watch_writer(primary)
-        alarms.watch_pooler(pooler, tasks=settings.pooler_tasks)
+        if not settings.is_recovery_promoted:
+            alarms.watch_pooler(pooler, tasks=settings.pooler_tasks)
         alarms.watch_migrations(failures)
         build_dashboard(
             self,

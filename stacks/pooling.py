@@ -28,6 +28,10 @@ from stacks.network import Network
 IMAGE_FOLDER = DATABASE_FOLDER / "images" / "pgbouncer"
 CLIENT_WAIT_METRIC = "ClientWait"
 CLIENT_WAIT_PATTERN = "[..., label=wait, microseconds, unit=us]"
+CLIENTS_REFUSED_METRIC = "ClientsRefused"
+# A wait is counted when it ends well; who waits in vain, or is told that no server can be logged in
+# to, shows in the log only.
+CLIENTS_REFUSED_TERMS = ("query_wait_timeout", "server login has been failing", "login failed")
 
 RUN_FOLDER = "/run/pgbouncer"
 _RUN_FOLDER_MIB = 16
@@ -94,6 +98,8 @@ class Pooler(Construct):
         tasks_maximum: int,
     ) -> None:
         super().__init__(scope, construct_id)
+        self.service_name = naming.pooler(settings)
+        self.cluster_name = naming.cluster(settings)
         self.log_group = self._build_log_group(settings)
         definition = self._build_task_definition(settings, servers, app_secret, key)
         self.execution_role: iam.IRole = definition.obtain_execution_role()
@@ -125,6 +131,17 @@ class Pooler(Construct):
             metric_name=CLIENT_WAIT_METRIC,
             metric_value="$microseconds",
             unit=cloudwatch.Unit.MICROSECONDS,
+        )
+        logs.MetricFilter(
+            self,
+            "ClientsRefused",
+            log_group=group,
+            filter_pattern=logs.FilterPattern.any_term(*CLIENTS_REFUSED_TERMS),
+            metric_namespace=naming.metrics_namespace(settings),
+            metric_name=CLIENTS_REFUSED_METRIC,
+            metric_value="1",
+            default_value=0,
+            unit=cloudwatch.Unit.COUNT,
         )
         return group
 
@@ -303,8 +320,7 @@ class Pooler(Construct):
         acknowledge(
             balancer,
             "AwsSolutions::AwsSolutions-ELB2",
-            "a network load balancer logs TLS listeners only; PgBouncer and the flow logs say who "
-            "connects",
+            "a network load balancer logs TLS listeners only; the flow logs say who connects",
         )
         return balancer
 
@@ -421,6 +437,7 @@ class PoolingStack(cdk.Stack):
                 self, "AppSecret", database.app_secret.secret_arn
             ),
             key=kms.Key.from_key_arn(self, "Key", database.key.key_arn),
-            tasks=settings.pooler_tasks,
-            tasks_maximum=settings.pooler_tasks_maximum,
+            # A primary region that comes back after a promotion must not answer beside the other.
+            tasks=0 if settings.is_recovery_promoted else settings.pooler_tasks,
+            tasks_maximum=0 if settings.is_recovery_promoted else settings.pooler_tasks_maximum,
         )

@@ -123,6 +123,7 @@ class RecoveryStack(cdk.Stack):
             title="Recovery",
             identifier=naming.recovery_replica(settings),
             instance_class=settings.recovery_instance_class,
+            parameters=budget.replica_parameters(settings),
             is_following=not is_promoted,
         )
         alarms = Alarms(self, "Alarms", settings=settings)
@@ -132,8 +133,9 @@ class RecoveryStack(cdk.Stack):
         if tasks:
             alarms.watch_pooler(pooler, tasks=tasks)
         extra: list[tuple[str, cloudwatch.IMetric]] = []
+        # Kept after a promotion, which must not wait for IAM: its control plane is in us-east-1.
+        self._measure_backup_age(settings)
         if not is_promoted:
-            self._measure_backup_age(settings)
             alarms.watch_backups()
             extra.append(("Age of the recovery point, s", backup_age_metric(settings)))
         build_dashboard(
@@ -194,5 +196,6 @@ class RecoveryStack(cdk.Stack):
             "BackupAgeSchedule",
             description="How old is the recovery point?",
             schedule=events.Schedule.rate(_BACKUP_AGE_EVERY),
+            enabled=not settings.is_recovery_promoted,
             targets=[targets.LambdaFunction(function)],
         )

@@ -271,12 +271,14 @@ def test_only_pgbouncer_reaches_the_database_and_only_clients_reach_pgbouncer(
     for role in ("Database", "Pooling", "Recovery"):
         template = stack_of(settings, role)
         for group in _find(template, "AWS::EC2::SecurityGroup").values():
-            assert "SecurityGroupIngress" not in group
+            assert "CidrIp" not in json.dumps(group.get("SecurityGroupIngress", []))
         rules = _find(template, "AWS::EC2::SecurityGroupIngress").values()
+        by_people = ["Administrators, past PgBouncer"]
         if role == "Database":
-            assert not rules
+            assert [rule["Description"] for rule in rules] == by_people
             continue
         assert sorted(rule["Description"] for rule in rules) == [
+            *(by_people if role == "Recovery" else []),
             "PgBouncer to PostgreSQL",
             "Services of CloudFlow",
             "load balancer to PgBouncer",
@@ -378,10 +380,14 @@ def test_promotion_is_one_setting_and_keeps_the_instance(settings: Environment) 
     leading = _find(after, "AWS::RDS::DBInstance")[name]
     assert following.keys() - leading.keys() == {"SourceDBInstanceIdentifier"}
     changed = {key for key in leading if leading[key] != following.get(key)}
-    assert changed == ({"MultiAZ"} if settings.is_multi_az else set())
+    # Its standby must not wait for a window while it leads alone.
+    assert changed == ({"MultiAZ", "ApplyImmediately"} if settings.is_multi_az else set())
     assert leading["BackupRetentionPeriod"] == 7
     assert leading["PreferredBackupWindow"] == "02:00-02:30"
     assert _only(before, "AWS::ECS::Service")["DesiredCount"] == 0
+    # IAM's control plane is in us-east-1: a promotion must not have to change a role.
+    for kind in ("AWS::IAM::Role", "AWS::Lambda::Function"):
+        assert _find(after, kind).keys() >= _find(before, kind).keys()
     assert _only(after, "AWS::ECS::Service")["DesiredCount"] == settings.pooler_tasks
 
 
@@ -421,9 +427,16 @@ def test_what_can_run_out_or_fall_silent_has_an_alarm(
     of_each = {"cpu", "memory", "storage", "storage-trend", "connections"}
     expected = {f"{s}-{what}" for s in ("primary", "replica-1", "recovery") for what in of_each}
     expected |= {"primary-slot-lag", "primary-transaction-ids", "replica-1-lag", "recovery-lag"}
-    expected |= {"pooler-healthy", "pooler-unhealthy", "pooler-waiting", "backup-age"}
+    expected |= {f"pooler-{w}" for w in ("down", "running", "unhealthy", "waiting", "refusing")}
+    expected |= {"backup-age"}
     assert alarms.keys() == expected | {"migration-failed"}
-    for silent in ("backup-age", "pooler-waiting", "pooler-healthy", "replica-1-lag"):
+    for silent in (
+        "backup-age",
+        "pooler-waiting",
+        "pooler-down",
+        "pooler-running",
+        "replica-1-lag",
+    ):
         assert alarms[silent]["TreatMissingData"] == "breaching"
     # An idle primary's replicas show up to 300 s.
     assert alarms["replica-1-lag"]["Threshold"] > 300
@@ -467,3 +480,9 @@ def test_an_existing_vpc_further_clients_and_further_vpcs_are_settings() -> None
         for rule in group.get("SecurityGroupIngress", [])
     ]
     assert opened == ["10.99.0.0/16"]
+
+
+def test_a_primary_region_that_comes_back_after_a_promotion_serves_nobody() -> None:
+    templates = _build(replace(PRODUCTION, is_recovery_promoted=True))
+    assert _only(templates["Pooling"], "AWS::ECS::Service")["DesiredCount"] == 0
+    assert not _find(templates["Pooling"], "AWS::ApplicationAutoScaling::ScalableTarget")

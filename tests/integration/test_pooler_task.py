@@ -153,3 +153,14 @@ def test_the_metric_filter_reads_the_wait_from_a_real_line_of_statistics(
     assert others
     assert not [other for other in others if other.split()[-1:] == ["us"]]
     proven("PgBouncer's line of statistics ends in the wait that the metric filter reads")
+
+
+def test_a_client_that_is_sent_away_is_counted(
+    shared_machine: Machine, proven: Callable[[str], None]
+) -> None:
+    with _run_task(shared_machine, password="not the database's") as task:
+        task.wait_for("process up")
+        with pytest.raises(psycopg.OperationalError):
+            task.connect("cloudflow", "not the database's")
+        line = task.wait_for("|".join(pooling.CLIENTS_REFUSED_TERMS))
+    proven(f"a server login that fails is counted by the metric filter: {line.split('] ')[-1]}")
