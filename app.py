@@ -19,6 +19,8 @@ try:
     from db.environments import ENVIRONMENTS
 except ValueError as refusal:
     sys.exit(str(refusal))
+except TypeError as refusal:  # a setting that is missing, or that there is not
+    sys.exit(f"db/environments.py: {refusal}")
 
 
 def build_stacks(

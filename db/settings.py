@@ -7,7 +7,7 @@ import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args, get_type_hints
 
 DATABASE = "cloudflow"
 READONLY_DATABASE = "cloudflow_readonly"  # what PgBouncer calls the database on the replica
@@ -43,7 +43,9 @@ _WINDOW_MINIMUM_MINUTES = 30  # RDS's own
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _MINUTES_A_DAY = 24 * 60
 _MINUTES_A_WEEK = 7 * _MINUTES_A_DAY
-_HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)+")
+_HOST_NAME = re.compile(
+    r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)+"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +125,7 @@ class Environment:
     recovery_pooler_tasks: int = 0
 
     def __post_init__(self) -> None:
+        self._check_types()
         self._check_names()
         self._check_region("primary", self.primary)
         self._check_region("recovery", self.recovery)
@@ -137,12 +140,50 @@ class Environment:
         if not condition:
             raise ValueError(f"db/environments.py: {self.name}.{setting} is {value!r}; {remedy}")
 
+    def _check_types(self) -> None:
+        """At run time too: the text "False" is true, and would promote."""
+        for setting, hint in get_type_hints(Environment).items():
+            value = getattr(self, setting)
+            if hint in (bool, int, str, Region):
+                self._refuse_unless(
+                    type(value) is hint, setting, value, f"use a value of type {hint.__name__}"
+                )
+            elif isinstance(value, Mapping):
+                self._refuse_unless(
+                    all(type(part) is str for item in value.items() for part in item),
+                    setting,
+                    dict(value),
+                    "use texts, such as {'max_connections': '400'}",
+                )
+        self._refuse_unless(
+            self.account is None or type(self.account) is str,
+            "account",
+            self.account,
+            "put its 12 digits in quotes",
+        )
+        architectures = get_args(get_type_hints(Environment)["pooler_cpu_architecture"])
+        self._refuse_unless(
+            self.pooler_cpu_architecture in architectures,
+            "pooler_cpu_architecture",
+            self.pooler_cpu_architecture,
+            f"use {' or '.join(architectures)}",
+        )
+        for place, region in (("primary", self.primary), ("recovery", self.recovery)):
+            for setting in ("zones", "client_cidrs", "associated_vpcs"):
+                value = getattr(region, setting)
+                self._refuse_unless(
+                    type(value) is tuple,
+                    f"{place}.{setting}",
+                    value,
+                    "use a tuple: one with a single value ends in a comma",
+                )
+
     def _check_names(self) -> None:
         self._refuse_unless(
-            bool(re.fullmatch(r"[a-z][a-z0-9]{1,15}", self.name)),
+            bool(re.fullmatch(r"[a-z][a-z0-9]{1,14}", self.name)),
             "name",
             self.name,
-            "use 2 to 16 lower-case letters and digits: it is part of every physical name",
+            "use 2 to 15 lower-case letters and digits: it is part of every physical name",
         )
         self._refuse_unless(
             self.account is None or bool(re.fullmatch(r"\d{12}", self.account)),
@@ -187,10 +228,17 @@ class Environment:
                 "name the clients' networks: this one is the internet",
             )
         if region.existing_vpc is not None:
+            self._refuse_unless(
+                bool(re.fullmatch(r"vpc-[0-9a-f]+", region.existing_vpc.vpc_id)),
+                f"{setting}.existing_vpc.vpc_id",
+                region.existing_vpc.vpc_id,
+                "use a VPC's id, vpc-0123456789abcdef0",
+            )
             for kind in ("database_subnet_ids", "task_subnet_ids"):
                 subnets = getattr(region.existing_vpc, kind)
                 self._refuse_unless(
-                    len(set(subnets)) == _ZONES,
+                    len(set(subnets)) == _ZONES
+                    and all(re.fullmatch(r"subnet-[0-9a-f]+", subnet) for subnet in subnets),
                     f"{setting}.existing_vpc.{kind}",
                     subnets,
                     f"name {_ZONES} different subnets, one a zone, in the order of {setting}.zones",
@@ -347,7 +395,7 @@ def _parse_window(window: str, moment: str, period: int) -> set[int]:
     start, stop = (
         _parse_moment(half) for half in (parts[: len(parts) // 2], parts[-(len(parts) // 2) :])
     )
-    if start is None or stop is None:
+    if start is None or stop is None or start == stop:
         return set()
     return {minute % period for minute in range(start, stop if stop > start else stop + period)}
 

@@ -14,8 +14,9 @@ from constructs import Construct
 
 from db.settings import INSTANCE_MEMORY_GIB, Environment
 from stacks import naming
-from stacks.handlers import backup_age
 from stacks.pooling import CLIENT_WAIT_METRIC, CLIENTS_REFUSED_METRIC, Pooler
+
+BACKUP_AGE_METRIC = "BackupAge"
 
 _MINUTE = cdk.Duration.minutes(1)
 _FIVE_MINUTES = cdk.Duration.minutes(5)
@@ -325,7 +326,7 @@ def client_wait(settings: Environment) -> cloudwatch.Metric:
 def backup_age_metric(settings: Environment) -> cloudwatch.Metric:
     return cloudwatch.Metric(
         namespace=naming.metrics_namespace(settings),
-        metric_name=backup_age.METRIC,
+        metric_name=BACKUP_AGE_METRIC,
         statistic="Maximum",
         period=cdk.Duration.minutes(15),
         label="age of the recovery point",

@@ -31,10 +31,26 @@ SAFEGUARDS = ("rds.force_ssl", "password_encryption", "log_statement")
 def check_all(environments: Iterable[Environment], *, migrations: Path = MIGRATIONS) -> None:
     """Every guard, for every environment."""
     check_migrations(migrations)
+    environments = tuple(environments)
+    check_distinct(environments)
     for settings in environments:
         check_overrides(settings)
         check_replay(settings)
         check_budget(settings)
+
+
+def check_distinct(environments: Iterable[Environment]) -> None:
+    """No two environments may share what names them: the later would replace the earlier."""
+    for setting in ("name", "host_name"):
+        seen: set[str] = set()
+        for settings in environments:
+            value = getattr(settings, setting)
+            if value in seen:
+                raise ValueError(
+                    f"db/environments.py: {settings.name}.{setting} is {value!r}; another "
+                    "environment has it: give each its own"
+                )
+            seen.add(value)
 
 
 def check_budget(settings: Environment) -> None:
@@ -73,7 +89,9 @@ def check_overrides(settings: Environment) -> None:
                 )
             if name in SAFEGUARDS:
                 raise ValueError(f"{place}; it is the same everywhere: change db/parameters.py")
-            if name == "max_slot_wal_keep_size" and int(value) <= 0:
+            if name in REPLAY_NEEDS and not value.isdigit():
+                raise ValueError(f"{place}; use a number")
+            if name == "max_slot_wal_keep_size" and not (value.isdigit() and int(value)):
                 raise ValueError(
                     f"{place}; use MB, 1 or more: a dead replica would fill the primary's disk"
                 )
@@ -102,6 +120,8 @@ def check_replay(settings: Environment) -> None:
 def check_migrations(folder: Path = MIGRATIONS) -> None:
     """Files must be named as Flyway reads them, each version once, without a gap."""
     found = find_migrations(folder)
+    if not found:
+        raise ValueError(f"{folder}: there is no migration; restore db/migrations")
     known = {migration.script for migration in found}
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         name = str(path.relative_to(folder))

@@ -193,6 +193,7 @@ def build_primary(
             "AwsSolutions::AwsSolutions-RDS3",
             "Multi-AZ is a setting: production has it, always",
         )
+    _accept_unprotected(instance, settings)
     # The construct knows none of the three; the key is wanted as an ARN of the other region.
     resource.automatic_backup_replication_region = settings.recovery.name
     resource.automatic_backup_replication_kms_key_id = recovery_key.key_arn
@@ -231,6 +232,7 @@ def build_replica(
         **_options(settings, ground, identifier, instance_class, parameter_group),
     )
     resource = _finish(scope, construct_id, instance, ground, identifier)
+    _accept_unprotected(instance, settings)
     if storage_key is None:
         acknowledge(
             instance,
@@ -295,6 +297,15 @@ def _options(
         "delete_automated_backups": False,
         "removal_policy": KEPT,
     }
+
+
+def _accept_unprotected(construct: Construct, settings: Environment) -> None:
+    if not settings.is_deletion_protected:
+        acknowledge(
+            construct,
+            "AwsSolutions::AwsSolutions-RDS10",
+            "a person switched it off in the settings; production cannot",
+        )
 
 
 def _finish(

@@ -20,7 +20,7 @@ from constructs import Construct
 from db import budget
 from db.settings import APP_USER, Environment
 from stacks import naming
-from stacks.alarms import Alarms, Instance, backup_age_metric, build_dashboard
+from stacks.alarms import BACKUP_AGE_METRIC, Alarms, Instance, backup_age_metric, build_dashboard
 from stacks.findings import acknowledge
 from stacks.instances import (
     Ground,
@@ -186,6 +186,7 @@ class RecoveryStack(cdk.Stack):
             environment={
                 "INSTANCE": naming.primary(settings),
                 "NAMESPACE": naming.metrics_namespace(settings),
+                "METRIC": BACKUP_AGE_METRIC,
             },
             timeout=cdk.Duration.seconds(30),
             role=role,

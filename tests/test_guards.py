@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -14,8 +13,7 @@ import db.budget
 from db.budget import plan_budgets
 from db.environments import ENVIRONMENTS, PRODUCTION, STAGING
 from db.parameters import rds_parameters
-from db.settings import Environment, ExistingVpc, Region
-from stacks import guards, naming
+from stacks import guards
 from tests.synthesis import PROJECT
 
 
@@ -26,117 +24,6 @@ def _refuse(make: Callable[[], object]) -> str:
     assert "\n" not in message
     assert ";" in message, "what is wrong; what to do"
     return message
-
-
-def _region(region: Region, **changes: Any) -> Region:  # noqa: ANN401
-    return replace(region, **changes)
-
-
-@pytest.mark.parametrize(
-    ("settings", "changes", "said"),
-    [
-        (STAGING, {"name": "Staging"}, "Staging.name is 'Staging'; use 2 to 16 lower-case"),
-        (
-            STAGING,
-            {"account": "12345678901"},
-            "staging.account is '12345678901'; use the 12 digits",
-        ),
-        (STAGING, {"host_name": "internal"}, "staging.host_name is 'internal'; use a lower-case"),
-        (STAGING, {"alarm_email": "nobody"}, "staging.alarm_email is 'nobody'; use the mail"),
-        (
-            STAGING,
-            {"recovery": STAGING.primary},
-            "staging.recovery.name is 'us-east-1'; use another region than primary.name",
-        ),
-        (
-            STAGING,
-            {"primary": _region(STAGING.primary, zones=("us-west-2a", "us-west-2b", "us-west-2c"))},
-            "name 3 different availability zones of us-east-1",
-        ),
-        (
-            STAGING,
-            {"recovery": _region(STAGING.recovery, vpc_cidr="10.20.0.0/18")},
-            "staging.recovery.vpc_cidr is '10.20.0.0/18'; use a range outside primary.vpc_cidr",
-        ),
-        (
-            STAGING,
-            {"primary": _region(STAGING.primary, vpc_cidr="10.20.0.0/24")},
-            "staging.primary.vpc_cidr is '10.20.0.0/24'; use /16 to /20",
-        ),
-        (
-            STAGING,
-            {"primary": _region(STAGING.primary, vpc_cidr="10.20.0.1/16")},
-            "staging.primary.vpc_cidr is '10.20.0.1/16'; use an IPv4 range",
-        ),
-        (
-            STAGING,
-            {"primary": _region(STAGING.primary, client_cidrs=("0.0.0.0/0",))},
-            "staging.primary.client_cidrs is '0.0.0.0/0'; name the clients' networks",
-        ),
-        (
-            STAGING,
-            {
-                "primary": _region(
-                    STAGING.primary,
-                    existing_vpc=ExistingVpc(
-                        vpc_id="vpc-1", database_subnet_ids=("a", "b"), task_subnet_ids=("c",) * 3
-                    ),
-                )
-            },
-            "staging.primary.existing_vpc.database_subnet_ids is ('a', 'b'); name 3 different",
-        ),
-        (STAGING, {"instance_class": "t4g.nano"}, "staging.instance_class is 't4g.nano'; use one"),
-        (STAGING, {"replicas": 0}, "staging.replicas is 0; use 1 to 5"),
-        (STAGING, {"storage_gib": 10}, "staging.storage_gib is 10; use 20 or more"),
-        (
-            STAGING,
-            {"storage_maximum_gib": 54},
-            "staging.storage_maximum_gib is 54; use at least 55",
-        ),
-        (STAGING, {"backup_retention_days": 6}, "backup_retention_days is 6; use 7 to 35"),
-        (STAGING, {"backup_retention_days": 36}, "backup_retention_days is 36; use 7 to 35"),
-        (STAGING, {"backup_window": "2am"}, "staging.backup_window is '2am'; use hh:mm-hh:mm"),
-        (STAGING, {"backup_window": "02:00-02:10"}, "30 minutes or more"),
-        (STAGING, {"backup_window": "25:00-26:00"}, "use hh:mm-hh:mm in UTC"),
-        (STAGING, {"maintenance_window": "05:00-06:00"}, "use ddd:hh:mm-ddd:hh:mm in UTC"),
-        (
-            STAGING,
-            {"maintenance_window": "wed:01:30-wed:02:01"},
-            "staging.maintenance_window is 'wed:01:30-wed:02:01'; move it out of backup_window",
-        ),
-        (
-            STAGING,
-            {"backup_window": "23:45-00:30", "maintenance_window": "sun:23:30-mon:00:10"},
-            "move it out of backup_window (23:45-00:30)",
-        ),
-        (STAGING, {"pooler_tasks": 3}, "staging.pooler_tasks is 3; use 1 to pooler_tasks_maximum"),
-        (STAGING, {"recovery_pooler_tasks": -1}, "staging.recovery_pooler_tasks is -1; use 0 to"),
-        (PRODUCTION, {"is_multi_az": False}, "production.is_multi_az is False; use True"),
-        (
-            PRODUCTION,
-            {"is_deletion_protected": False},
-            "production.is_deletion_protected is False; use True",
-        ),
-        (
-            PRODUCTION,
-            {"is_applied_immediately": True},
-            "production.is_applied_immediately is True; use False",
-        ),
-        (PRODUCTION, {"pooler_tasks": 1}, "production.pooler_tasks is 1; use 2 or more"),
-    ],
-    ids=lambda value: "-".join(value) if isinstance(value, dict) else None,
-)
-def test_a_setting_that_cannot_work_is_refused_when_it_is_made(
-    settings: Environment, changes: dict[str, Any], said: str
-) -> None:
-    message = _refuse(lambda: replace(settings, **changes))
-    assert message.startswith("db/environments.py: ")
-    assert said in message
-
-
-def test_windows_that_only_touch_are_allowed() -> None:
-    replace(STAGING, maintenance_window="wed:02:30-wed:03:00")
-    replace(STAGING, maintenance_window="sat:23:30-sun:02:00")
 
 
 def test_both_environments_pass_and_need_what_the_readme_says() -> None:
@@ -216,12 +103,6 @@ def test_settings_of_one_script_may_stand_beside_it(tmp_path: Path) -> None:
     guards.check_migrations(tmp_path)
 
 
-def test_names_that_aws_would_refuse_are_refused() -> None:
-    long = replace(STAGING, name="s" * 16)
-    with pytest.raises(ValueError, match=r"stacks/naming.py: .* AWS takes 32; shorten"):
-        naming.load_balancer(long)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("old", "new", "said"),
@@ -257,6 +138,7 @@ def test_the_app_says_one_line_and_no_traceback(
         ("replica_parameter_overrides", "log_statement", "ddl", "it is the same everywhere"),
         ("parameter_overrides", "max_conections", "400", "it is not in db/parameters.py"),
         ("parameter_overrides", "max_slot_wal_keep_size", "-1", "use MB, 1 or more"),
+        ("parameter_overrides", "max_connections", "many", "use a number"),
     ],
 )
 def test_an_override_lifts_no_safeguard(setting: str, name: str, value: str, said: str) -> None:
@@ -265,3 +147,13 @@ def test_an_override_lifts_no_safeguard(setting: str, name: str, value: str, sai
     assert message.startswith(
         f"db/environments.py: production.{setting}[{name!r}] is {value!r}; {said}"
     )
+
+
+def test_no_two_environments_share_a_name() -> None:
+    for setting in ("name", "host_name"):
+        different = {"name": "other", "host_name": "other.internal"} | {
+            setting: getattr(PRODUCTION, setting)
+        }
+        shared = replace(PRODUCTION, **different)
+        message = _refuse(lambda other=shared: guards.check_distinct((PRODUCTION, other)))
+        assert f".{setting} is '{getattr(PRODUCTION, setting)}'; another" in message

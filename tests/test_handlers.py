@@ -60,7 +60,9 @@ def test_without_a_recovery_point_there_is_no_figure(
 
 
 def test_the_line_is_a_metric_in_the_embedded_format() -> None:
-    line = json.loads(json.dumps(backup_age.build_line(300.0, "CloudFlow/Production", now=_NOW)))
+    line = json.loads(
+        json.dumps(backup_age.build_line(300.0, "CloudFlow/Production", "BackupAge", now=_NOW))
+    )
     (metric,) = line["_aws"]["CloudWatchMetrics"]
     assert metric["Namespace"] == "CloudFlow/Production"
     assert metric["Metrics"] == [{"Name": "BackupAge", "Unit": "Seconds"}]
@@ -75,6 +77,7 @@ def test_the_function_finds_its_handler_and_its_settings(
 ) -> None:
     monkeypatch.setenv("INSTANCE", _PRIMARY)
     monkeypatch.setenv("NAMESPACE", "CloudFlow/Production")
+    monkeypatch.setenv("METRIC", "BackupAge")
     monkeypatch.setattr(boto3, "client", lambda _service: rds)
     with Stubber(rds) as stubber:
         stubber.add_response(

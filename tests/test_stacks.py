@@ -374,7 +374,7 @@ def test_the_recovery_region_asks_nothing_of_the_primary_one(
 
 @_each_environment
 def test_promotion_is_one_setting_and_keeps_the_instance(settings: Environment) -> None:
-    before = _build(settings)["Recovery"]
+    before = _build(replace(settings, is_recovery_promoted=False))["Recovery"]
     after = _build(replace(settings, is_recovery_promoted=True))["Recovery"]
     ((name, following),) = _find(before, "AWS::RDS::DBInstance").items()
     leading = _find(after, "AWS::RDS::DBInstance")[name]
@@ -416,13 +416,12 @@ def test_every_alarm_reaches_a_person_and_says_what_to_do_first(
 
 
 @_each_environment
-def test_what_can_run_out_or_fall_silent_has_an_alarm(
-    settings: Environment, stack_of: Callable[[Environment, str], Template]
-) -> None:
+def test_what_can_run_out_or_fall_silent_has_an_alarm(settings: Environment) -> None:
+    templates = _build(replace(settings, is_recovery_promoted=False))
     alarms = {
         alarm["AlarmName"].removeprefix(naming.alarm(settings, "")): alarm
         for role in ("Monitoring", "Recovery")
-        for alarm in _find(stack_of(settings, role), "AWS::CloudWatch::Alarm").values()
+        for alarm in _find(templates[role], "AWS::CloudWatch::Alarm").values()
     }
     of_each = {"cpu", "memory", "storage", "storage-trend", "connections"}
     expected = {f"{s}-{what}" for s in ("primary", "replica-1", "recovery") for what in of_each}

@@ -12,14 +12,12 @@ from typing import Any
 
 import boto3
 
-METRIC = "BackupAge"
-
 
 def handler(_event: object, _context: object) -> None:
-    """Print the age. INSTANCE is the primary's identifier, NAMESPACE where the metric goes."""
+    """Print the age. INSTANCE is the primary's identifier; NAMESPACE and METRIC name the figure."""
     now = datetime.now(UTC)
     age = find_age_seconds(boto3.client("rds"), os.environ["INSTANCE"], now=now)
-    print(json.dumps(build_line(age, os.environ["NAMESPACE"], now=now)))
+    print(json.dumps(build_line(age, os.environ["NAMESPACE"], os.environ["METRIC"], now=now)))
 
 
 def find_age_seconds(rds: Any, identifier: str, *, now: datetime) -> float:  # noqa: ANN401
@@ -41,7 +39,7 @@ def find_age_seconds(rds: Any, identifier: str, *, now: datetime) -> float:  # n
     return (now - max(latest)).total_seconds()
 
 
-def build_line(age_seconds: float, namespace: str, *, now: datetime) -> dict[str, Any]:
+def build_line(age_seconds: float, namespace: str, metric: str, *, now: datetime) -> dict[str, Any]:
     """One line of the embedded metric format."""
     return {
         "_aws": {
@@ -50,9 +48,9 @@ def build_line(age_seconds: float, namespace: str, *, now: datetime) -> dict[str
                 {
                     "Namespace": namespace,
                     "Dimensions": [[]],
-                    "Metrics": [{"Name": METRIC, "Unit": "Seconds"}],
+                    "Metrics": [{"Name": metric, "Unit": "Seconds"}],
                 }
             ],
         },
-        METRIC: age_seconds,
+        metric: age_seconds,
     }
