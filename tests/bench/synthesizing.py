@@ -53,7 +53,9 @@ def _synthesize(arguments: list[str], folder: Path, *, is_validated: bool) -> fl
         "CDK_CONTEXT_JSON": json.dumps(_CONTEXT),
         "PATH": f"{PROJECT / '.venv' / 'bin'}:{os.environ['PATH']}",
     }
-    environment.pop("CDK_VALIDATION", None)
+    # Python keeps what it compiled, as on its user's machine.
+    for name in ("CDK_VALIDATION", "PYTHONDONTWRITEBYTECODE"):
+        environment.pop(name, None)
     if not is_validated:
         environment["CDK_VALIDATION"] = "false"
     started = time.monotonic()
