@@ -44,7 +44,14 @@ def _build_environment(app: cdk.App, settings: Environment, *, account: str | No
         return naming.stack(settings, role)
 
     base = RecoveryBaseStack(app, name("RecoveryBase"), env=there, settings=settings)
-    network = NetworkStack(app, name("Network"), env=here, settings=settings).network
+    network = NetworkStack(
+        app,
+        name("Network"),
+        env=here,
+        settings=settings,
+        region=settings.primary,
+        description=f"CloudFlow {settings.name}: the network of its database",
+    ).network
     database = DatabaseStack(
         app,
         name("Database"),

@@ -23,7 +23,6 @@ REPLAY_NEEDS = (
     "max_locks_per_transaction",
 )
 
-
 # What keeps passwords and traffic secret is no environment's own choice.
 SAFEGUARDS = ("rds.force_ssl", "password_encryption", "log_statement")
 

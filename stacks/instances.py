@@ -186,14 +186,13 @@ def build_primary(
         backup_retention=cdk.Duration.days(settings.backup_retention_days),
         **_options(settings, ground, identifier, settings.instance_class, parameter_group),
     )
-    resource = _finish(scope, construct_id, instance, ground, identifier)
+    resource = _finish(scope, instance, settings, ground)
     if not settings.is_multi_az:
         acknowledge(
             instance,
             "AwsSolutions::AwsSolutions-RDS3",
             "Multi-AZ is a setting: production has it, always",
         )
-    _accept_unprotected(instance, settings)
     # The construct knows none of the three; the key is wanted as an ARN of the other region.
     resource.automatic_backup_replication_region = settings.recovery.name
     resource.automatic_backup_replication_kms_key_id = recovery_key.key_arn
@@ -231,8 +230,7 @@ def build_replica(
         apply_immediately=settings.is_applied_immediately or is_promoted,
         **_options(settings, ground, identifier, instance_class, parameter_group),
     )
-    resource = _finish(scope, construct_id, instance, ground, identifier)
-    _accept_unprotected(instance, settings)
+    resource = _finish(scope, instance, settings, ground)
     if storage_key is None:
         acknowledge(
             instance,
@@ -299,29 +297,22 @@ def _options(
     }
 
 
-def _accept_unprotected(construct: Construct, settings: Environment) -> None:
-    if not settings.is_deletion_protected:
-        acknowledge(
-            construct,
-            "AwsSolutions::AwsSolutions-RDS10",
-            "a person switched it off in the settings; production cannot",
-        )
-
-
 def _finish(
     scope: Construct,
-    construct_id: str,
     instance: rds.DatabaseInstance | rds.DatabaseInstanceReadReplica,
+    settings: Environment,
     ground: Ground,
-    identifier: str,
 ) -> rds.CfnDBInstance:
-    """Its log groups, before it: RDS would make them itself, in the clear and for ever."""
+    """What primary and replicas need beside the instance: log groups, accepted findings."""
     resource = instance.node.default_child
     assert isinstance(resource, rds.CfnDBInstance)
+    identifier = resource.db_instance_identifier
+    assert identifier
+    # Before the instance: RDS would make them itself, in the clear and for ever.
     for export in _LOG_EXPORTS:
         group = logs.LogGroup(
             scope,
-            f"{construct_id}{export.capitalize()}Log",
+            f"{instance.node.id}{export.capitalize()}Log",
             log_group_name=naming.database_log_group(identifier, export),
             encryption_key=ground.key,
             retention=_LOG_RETENTION,
@@ -331,6 +322,12 @@ def _finish(
     acknowledge(
         instance,
         "AwsSolutions::AwsSolutions-RDS11",
-        "the mission names port 5432, and no route leads here but PgBouncer's",
+        "the mission names port 5432; only PgBouncer and administrators are let in",
     )
+    if not settings.is_deletion_protected:
+        acknowledge(
+            instance,
+            "AwsSolutions::AwsSolutions-RDS10",
+            "a person switched it off in the settings; production cannot",
+        )
     return resource

@@ -199,20 +199,27 @@ def _keep(construct: Construct) -> None:
 
 
 class NetworkStack(cdk.Stack):
-    """The primary region's network."""
+    """One region's network; in the recovery region its key joins it (stacks/recovery_base.py)."""
 
     def __init__(
-        self, scope: Construct, construct_id: str, *, env: cdk.Environment, settings: Environment
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        env: cdk.Environment,
+        settings: Environment,
+        region: Region,
+        description: str,
     ) -> None:
         super().__init__(
             scope,
             construct_id,
             env=env,
-            description=f"CloudFlow {settings.name}: the network of its database",
+            description=description,
             termination_protection=settings.is_deletion_protected,
         )
-        self._zones = list(settings.primary.zones)
-        self.network = Network(self, "Network", settings=settings, region=settings.primary)
+        self._zones = list(region.zones)
+        self.network = Network(self, "Network", settings=settings, region=region)
 
     @property
     def availability_zones(self) -> list[str]:

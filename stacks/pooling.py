@@ -278,7 +278,7 @@ class Pooler(Construct):
             propagate_tags=ecs.PropagatedTagSource.SERVICE,
         )
         # A role's reference does not wait for its policies.
-        service.node.add_dependency(definition.obtain_execution_role())
+        service.node.add_dependency(self.execution_role)
         return service
 
     def _scale(self, service: ecs.FargateService, tasks: int, tasks_maximum: int) -> None:

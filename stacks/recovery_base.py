@@ -6,10 +6,10 @@ from constructs import Construct
 
 from db.settings import Environment
 from stacks.instances import build_key
-from stacks.network import Network
+from stacks.network import NetworkStack
 
 
-class RecoveryBaseStack(cdk.Stack):
+class RecoveryBaseStack(NetworkStack):
     """Goes before Database, whose backups and secrets are copied under this key."""
 
     def __init__(
@@ -19,14 +19,8 @@ class RecoveryBaseStack(cdk.Stack):
             scope,
             construct_id,
             env=env,
+            settings=settings,
+            region=settings.recovery,
             description=f"CloudFlow {settings.name}: network and key of the recovery region",
-            termination_protection=settings.is_deletion_protected,
         )
-        self._zones = list(settings.recovery.zones)
         self.key: kms.IKey = build_key(self, settings, purpose="recovery")
-        self.network = Network(self, "Network", settings=settings, region=settings.recovery)
-
-    @property
-    def availability_zones(self) -> list[str]:
-        """Those of the settings: the CDK would ask AWS for the account's."""
-        return self._zones

@@ -16,11 +16,10 @@ from db.pgbouncer import render_ini
 from db.settings import AssociatedVpc, Environment, ExistingVpc
 from stacks import naming, pooling
 from tests.audited_app import ACCOUNT
-from tests.synthesis import PROJECT, Synthesis, Template
+from tests.synthesis import CONTEXT, Synthesis, Template, run_cdk
 
 pytestmark = pytest.mark.slow
 
-_CONTEXT = json.loads((PROJECT / "cdk.json").read_text(encoding="utf-8"))["context"]
 _ROLES = ("RecoveryBase", "Network", "Database", "Pooling", "Monitoring", "Recovery")
 _each_environment = pytest.mark.parametrize("settings", ENVIRONMENTS, ids=lambda s: s.name)
 
@@ -53,7 +52,7 @@ def stack_of(synthesis: Synthesis) -> Callable[[Environment, str], Template]:
 
 def _build(settings: Environment) -> dict[str, Template]:
     """The templates of an environment that is not deployed as it is, by role; not validated."""
-    made = cdk.App(context=_CONTEXT)
+    made = cdk.App(context=CONTEXT)
     app.build_stacks(made, [settings], account=ACCOUNT)
     assembly = made.synth()
     prefix = naming.stack(settings, "")
@@ -64,6 +63,13 @@ def test_each_environment_has_its_stacks_and_development_none(synthesis: Synthes
     assert synthesis.templates.keys() == {
         naming.stack(settings, role) for settings in ENVIRONMENTS for role in _ROLES
     }
+
+
+@_each_environment
+def test_plain_cdk_finds_an_environment_by_its_pattern(settings: Environment) -> None:
+    """Through the command in cdk.json, which everything else here goes round."""
+    listed = run_cdk("ls", naming.all_stacks(settings.name), is_validated=False).split()
+    assert sorted(listed) == sorted(naming.stack(settings, role) for role in _ROLES)
 
 
 @_each_environment
@@ -326,7 +332,7 @@ def test_a_deployment_adds_before_it_takes_and_rolls_back_by_itself(
 def test_one_setting_is_the_architecture_of_image_and_task(tmp_path_factory: Any) -> None:  # noqa: ANN401
     for architecture, platform in (("ARM64", "linux/arm64"), ("X86_64", "linux/amd64")):
         folder = tmp_path_factory.mktemp("cdk.out")
-        made = cdk.App(outdir=str(folder), context=_CONTEXT)
+        made = cdk.App(outdir=str(folder), context=CONTEXT)
         settings = replace(STAGING, pooler_cpu_architecture=architecture)
         app.build_stacks(made, [settings], account=ACCOUNT)
         made.synth()

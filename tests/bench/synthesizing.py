@@ -11,10 +11,9 @@ from pathlib import Path
 from db.local.report import Refusal, Report
 from tests import snapshots
 from tests.bench.figures import Figure, Table, compare
-from tests.synthesis import PROJECT, Synthesis, synthesize_audited
+from tests.synthesis import CONTEXT, PROJECT, Synthesis, synthesize_audited
 
 _ROUNDS = 5
-_CONTEXT = json.loads((PROJECT / "cdk.json").read_text(encoding="utf-8"))["context"]
 _EMPTY_APP = "import aws_cdk; aws_cdk.App().synth()"
 _COMPARISONS = 20  # one takes milliseconds
 
@@ -50,7 +49,7 @@ def _synthesize(arguments: list[str], folder: Path, *, is_validated: bool) -> fl
     """Seconds of one synth, as `cdk` starts it."""
     environment = os.environ | {
         "CDK_OUTDIR": str(folder / "cdk.out"),
-        "CDK_CONTEXT_JSON": json.dumps(_CONTEXT),
+        "CDK_CONTEXT_JSON": json.dumps(CONTEXT),
         "PATH": f"{PROJECT / '.venv' / 'bin'}:{os.environ['PATH']}",
     }
     # Python keeps what it compiled, as on its user's machine.
