@@ -1,4 +1,7 @@
-"""The one set of Flyway settings: command line, environment, and the migrations it applies."""
+"""The one set of Flyway settings: command line, environment, and the migrations it applies.
+
+Localhost runs Flyway with these, and so does the image's entry point on AWS.
+"""
 
 import codecs
 import re
@@ -9,6 +12,9 @@ from pathlib import Path
 DATABASE_FOLDER = Path(__file__).resolve().parent
 IMAGE_FOLDER = DATABASE_FOLDER / "images" / "flyway"
 MIGRATIONS = DATABASE_FOLDER / "migrations"
+CALLBACKS = DATABASE_FOLDER / "callbacks"
+
+APPLICATION = "flyway"  # its sessions' application_name
 
 JAVA_MAJOR_MINIMUM = 17  # Flyway 12's class files are Java 17's
 # Flyway lives for a second: the first compiler tier and the smallest collector start fastest.
@@ -42,12 +48,24 @@ def build_command(java: str, jars: list[Path], verb: str, *arguments: str) -> li
     ]
 
 
-def build_environment(*, url: str, user: str, password: str) -> dict[str, str]:
-    """What Flyway reads from its environment: a password in it is not in the process list."""
+def build_url(host: str, port: int, database: str, *, authorities: str = "") -> str:
+    """The JDBC address of the primary: never PgBouncer's, whose transactions hold no lock of a
+    session. With a file of `authorities` the server must show a certificate of its own name.
+    """
+    url = f"jdbc:postgresql://{host}:{port}/{database}?ApplicationName={APPLICATION}"
+    return f"{url}&sslmode=verify-full&sslrootcert={authorities}" if authorities else url
+
+
+def build_environment(*, url: str, user: str, password: str, options: str) -> dict[str, str]:
+    """What Flyway reads from its environment: a password in it is not in the process list.
+
+    `options` are those of its sessions (db/roles.py).
+    """
     return {
         "FLYWAY_URL": url,
         "FLYWAY_USER": user,
         "FLYWAY_PASSWORD": password,
+        "FLYWAY_JDBC_PROPERTIES_options": options,
         "REDGATE_DISABLE_TELEMETRY": "true",
     }
 

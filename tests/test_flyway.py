@@ -36,7 +36,9 @@ def test_flyway_refuses_what_it_would_skip_or_destroy_by_default() -> None:
 
 def test_the_password_is_in_the_environment_and_not_in_the_command() -> None:
     command = flyway.build_command("java", [Path("a.jar")], "migrate")
-    environment = flyway.build_environment(url="jdbc:x", user="owner", password="hunter2")
+    environment = flyway.build_environment(
+        url="jdbc:x", user="owner", password="hunter2", options=""
+    )
     assert "hunter2" not in " ".join(command)
     assert environment["FLYWAY_PASSWORD"] == "hunter2"
 

@@ -18,7 +18,7 @@ from db.local.instance import (
     State,
     find_free_port,
 )
-from db.local.migrating import Schema, migrate, protect_history, read_schema
+from db.local.migrating import Schema, migrate, read_schema
 from db.local.processes import describe_port_holder, find_loopback_addresses, is_port_free
 from db.local.report import Refusal, Report
 from db.local.servers import (
@@ -181,8 +181,6 @@ def _bring_up(servers: Servers, report: Report, begun: list[Server]) -> None:
     if not read_schema(primary).is_current:
         with report.step("migrating the schema"):
             migrate(primary)
-
-    protect_history(primary)
 
     if replica.data.exists() and _is_slot_lost(primary):
         report.say("the replica was away for too long, its WAL is gone: making it anew")

@@ -1,16 +1,13 @@
 """Runs the real Flyway against the primary, and reads what it has recorded there."""
 
 import os
-from contextlib import suppress
 from dataclasses import dataclass
 
-from db import flyway
+from db import flyway, roles
 from db.local.instance import APP_USER, DATABASE, OWNER
 from db.local.processes import run
 from db.local.report import Refusal
 from db.local.servers import Postgres
-
-_APPLICATION = "flyway"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +45,19 @@ def read_schema(primary: Postgres) -> Schema:
         ],
         # What is not plainly equal (a misnamed or edited file, a failed row) is Flyway's to judge.
         is_current=applied == {name: str(checksum) for name, checksum in files.items()}
-        and len(succeeded) == len(history),
+        and len(succeeded) == len(history)
+        and _has_roles(primary),
     )
+
+
+def _has_roles(primary: Postgres) -> bool:
+    names = (APP_USER, *roles.POOLER_USERS, roles.READERS)
+    listed = ", ".join(f"'{name}'" for name in names)
+    rows = primary.query(
+        f"SELECT rolname FROM pg_roles WHERE rolname IN ({listed}) AND (rolname = '{roles.READERS}'"
+        f" OR pg_has_role(oid, to_regrole('{roles.WRITERS}'), 'MEMBER'))"
+    )
+    return len(rows) == len(names)
 
 
 def migrate(primary: Postgres) -> str:
@@ -58,52 +66,35 @@ def migrate(primary: Postgres) -> str:
     Raises Refusal with Flyway's whole output. A migration is applied wholly or not at all, unless
     it commits by itself or cannot run in a transaction.
     """
+    command, environment = build_run(primary)
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("FLYWAY_")}
+    status, output = run(
+        command, folder=primary.instance.migrations.parent, environment=inherited | environment
+    )
+    if status:
+        raise Refusal(
+            f"Flyway refused or failed (its words are above); {_describe(primary)}", detail=output
+        )
+    return output
+
+
+def build_run(primary: Postgres) -> tuple[list[str], dict[str, str]]:
+    """Flyway's command, for the folder that holds the migrations, and its environment."""
     instance, tools, state = primary.instance, primary.tools, primary.state
     command = flyway.build_command(
         str(tools.java),
         list(tools.jars),
         "migrate",
         f"-locations=filesystem:{instance.migrations.name}",
+        f"-callbackLocations=filesystem:{flyway.CALLBACKS}",
     )
     environment = flyway.build_environment(
-        url=f"jdbc:postgresql://127.0.0.1:{primary.port}/{DATABASE}?ApplicationName={_APPLICATION}",
+        url=flyway.build_url("127.0.0.1", primary.port, DATABASE),
         user=OWNER,
         password=state.passwords[OWNER],
+        options=roles.build_session_options(APP_USER, {APP_USER: state.verifiers[APP_USER]}),
     )
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith("FLYWAY_")}
-    try:
-        status, output = run(
-            command, folder=instance.migrations.parent, environment=inherited | environment
-        )
-    except BaseException:
-        with suppress(Refusal):  # what interrupted us is what the person hears of
-            _end_sessions(primary)
-        raise
-    if status:
-        raise Refusal(
-            f"Flyway refused or failed (its words are above); {_describe(primary)}", detail=output
-        )
-    protect_history(primary)
-    return output
-
-
-def protect_history(primary: Postgres) -> None:
-    """Keep the app from changing Flyway's record, which its default privileges would let it."""
-    primary.query(
-        f"SELECT 'REVOKE INSERT, UPDATE, DELETE ON flyway_schema_history FROM {APP_USER}'"
-        f" WHERE has_table_privilege('{APP_USER}', to_regclass('flyway_schema_history'),"
-        " 'INSERT, UPDATE, DELETE') \\gexec",
-        user=OWNER,
-        database=DATABASE,
-    )
-
-
-def _end_sessions(primary: Postgres) -> None:
-    """End what an interrupted Flyway left: PostgreSQL does not notice that its client is gone."""
-    primary.query(
-        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
-        f" WHERE usename = '{OWNER}' AND application_name = '{_APPLICATION}'"
-    )
+    return command, environment
 
 
 def _describe(primary: Postgres) -> str:

@@ -405,37 +405,37 @@ def seed_replica(primary: Postgres, replica: Postgres) -> None:
 def prepare_roles(primary: Postgres) -> None:
     """Make the roles, the database and the replica's slot where they are missing.
 
-    Passwords arrive as SCRAM verifiers, so that no log can hold one in plaintext. The owner is no
-    superuser, as on RDS; the app's user reads and writes rows, and cannot change the schema.
-    Passwords that someone changed are set back: the connection string is a promise.
+    These are what RDS brings; all other roles are made by Flyway's callback, here as there.
+    Passwords arrive as SCRAM verifiers, so that no log can hold one in plaintext. Those that
+    someone changed are set back, the app's too: the connection string is a promise.
+
+    CREATEROLE, which the owner has as on RDS, would on this machine let it run programs as the
+    servers' account. It is for whoever runs this command, and its password is in a file of theirs.
     """
     verifiers = primary.state.verifiers
-    roles = {OWNER: "LOGIN", REPLICATOR: "LOGIN REPLICATION", APP_USER: "LOGIN"}
+    roles = {OWNER: "LOGIN CREATEROLE", REPLICATOR: "LOGIN REPLICATION"}
     ensure_roles = "".join(
         f"""
         SELECT $$CREATE ROLE {name} {attributes} PASSWORD '{verifiers[name]}'$$
          WHERE to_regrole('{name}') IS NULL \\gexec
+        """
+        for name, attributes in roles.items()
+    ) + "".join(
+        f"""
         SELECT $$ALTER ROLE {name} PASSWORD '{verifiers[name]}'$$ FROM pg_authid
          WHERE rolname = '{name}' AND rolpassword IS DISTINCT FROM '{verifiers[name]}' \\gexec
         """
-        for name, attributes in roles.items()
+        for name in (*roles, APP_USER)
     )
     primary.query(
         f"""{ensure_roles}
+        SELECT 'ALTER ROLE {OWNER} CREATEROLE' FROM pg_roles
+         WHERE rolname = '{OWNER}' AND NOT rolcreaterole \\gexec
         SELECT 'CREATE DATABASE {DATABASE} OWNER {OWNER}'
          WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = '{DATABASE}') \\gexec
         SELECT pg_create_physical_replication_slot('{SLOT}', true)
          WHERE NOT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = '{SLOT}');
         """
-    )
-    primary.query(
-        f"""
-        ALTER DEFAULT PRIVILEGES IN SCHEMA public
-            GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {APP_USER};
-        ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT USAGE ON SEQUENCES TO {APP_USER};
-        """,
-        user=OWNER,
-        database=DATABASE,
     )
 
 

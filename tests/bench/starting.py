@@ -8,9 +8,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from db import flyway
 from db.local import development
-from db.local.instance import DATABASE, OWNER, REPLICATOR, SLOT, SUPERUSER, Instance
+from db.local.instance import REPLICATOR, SLOT, SUPERUSER, Instance
+from db.local.migrating import build_run
 from db.local.processes import Account, launch, run
 from db.local.report import Refusal, Report
 from db.local.servers import PgBouncer, Postgres, prepare_roles
@@ -173,18 +173,13 @@ def _start_postgres(server: Postgres) -> float:
 
 def _migrate(primary: Postgres) -> float:
     """Flyway's own run, as this process's user: its jars may lie where the servers' may not go."""
-    command = flyway.build_command(
-        str(primary.tools.java),
-        list(primary.tools.jars),
-        "migrate",
-        f"-locations=filesystem:{primary.instance.migrations}",
+    command, environment = build_run(primary)
+    return _time(
+        primary.instance,
+        command,
+        environment=os.environ | environment,
+        folder=primary.instance.migrations.parent,
     )
-    environment = flyway.build_environment(
-        url=f"jdbc:postgresql://127.0.0.1:{primary.port}/{DATABASE}",
-        user=OWNER,
-        password=primary.state.passwords[OWNER],
-    )
-    return _time(primary.instance, command, environment=os.environ | environment)
 
 
 def _start_pooler(pool: PgBouncer) -> float:
@@ -226,10 +221,13 @@ def _time(
     *,
     environment: dict[str, str] | None = None,
     account: Account | None = None,
+    folder: Path | None = None,
 ) -> float:
     """Seconds that a program runs. Raises Refusal with its words."""
     started = time.monotonic()
-    status, output = run(command, folder=instance.home, environment=environment, account=account)
+    status, output = run(
+        command, folder=folder or instance.home, environment=environment, account=account
+    )
     seconds = time.monotonic() - started
     if status:
         raise Refusal(f"{Path(command[0]).name} failed with status {status}", detail=output)

@@ -1,0 +1,49 @@
+-- Flyway runs this before the migrations, as the schema's owner. It makes the roles that are
+-- missing and leaves the others as they are: a password belongs to whoever rotates it, and a right
+-- that a migration took from a group stays taken.
+--
+-- cloudflow.app_user and cloudflow.verifier_* come with the connection (db/roles.py).
+
+DO $$
+BEGIN
+    IF to_regrole('cloudflow_reader') IS NULL THEN
+        CREATE ROLE cloudflow_reader NOLOGIN;
+        GRANT SELECT ON ALL TABLES IN SCHEMA public TO cloudflow_reader;
+        ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT ON TABLES TO cloudflow_reader;
+    END IF;
+    IF to_regrole('cloudflow_writer') IS NULL THEN
+        CREATE ROLE cloudflow_writer NOLOGIN;
+        GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO cloudflow_writer;
+        GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO cloudflow_writer;
+        ALTER DEFAULT PRIVILEGES IN SCHEMA public
+            GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO cloudflow_writer;
+        ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT USAGE ON SEQUENCES TO cloudflow_writer;
+    END IF;
+    -- Flyway's own record is for it alone to write.
+    IF has_table_privilege('cloudflow_writer', to_regclass('public.flyway_schema_history'),
+                           'INSERT, UPDATE, DELETE') THEN
+        REVOKE INSERT, UPDATE, DELETE ON public.flyway_schema_history FROM cloudflow_writer;
+    END IF;
+END
+$$;
+
+DO $$
+DECLARE
+    login text;
+BEGIN
+    FOREACH login IN ARRAY
+        ARRAY[current_setting('cloudflow.app_user'), 'pgbouncer', 'pgbouncer_clone']
+    LOOP
+        IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = login) THEN
+            EXECUTE format('CREATE ROLE %I LOGIN PASSWORD %L', login,
+                           nullif(current_setting('cloudflow.verifier_' || login, true), ''));
+        END IF;
+        IF NOT pg_has_role(login, 'cloudflow_writer', 'MEMBER') THEN
+            EXECUTE format('GRANT cloudflow_writer TO %I', login);
+        END IF;
+    END LOOP;
+EXCEPTION WHEN OTHERS THEN
+    -- PostgreSQL's own message would show the statement, and in it the verifier.
+    RAISE EXCEPTION 'role "%": %', login, SQLERRM USING ERRCODE = SQLSTATE;
+END
+$$;

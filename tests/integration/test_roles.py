@@ -1,0 +1,162 @@
+"""What each role may do, and may not; asked as the user that carries the traffic."""
+
+import secrets
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+
+import psycopg
+import pytest
+
+from db import roles, scram
+from db.local.instance import APP_PASSWORD, APP_USER, DATABASE, OWNER
+from tests.conftest import Machine
+
+pytestmark = pytest.mark.slow
+
+_POOLER_USER = roles.POOLER_USERS[0]
+_REFUSED_TO_WRITERS = (
+    "CREATE TABLE x ()",
+    "ALTER TABLE users ADD COLUMN x int",
+    "CREATE INDEX ON users (name)",
+    "DROP TABLE executions",
+    "TRUNCATE users CASCADE",
+    "CREATE SCHEMA x",
+    "INSERT INTO flyway_schema_history DEFAULT VALUES",
+    "UPDATE flyway_schema_history SET checksum = 0",
+    "DELETE FROM flyway_schema_history",
+    "CREATE ROLE x",
+    f"ALTER ROLE {roles.WRITERS} CREATEROLE",
+    f"SET ROLE {OWNER}",
+    "COPY users TO PROGRAM 'true'",
+)
+_REFUSED_TO_READERS = (
+    "INSERT INTO users (email, password_hash) VALUES ('a', 'b')",
+    "UPDATE users SET name = 'c'",
+    "DELETE FROM users",
+    "SELECT * FROM users FOR UPDATE",
+)
+
+
+@contextmanager
+def _logged_in(machine: Machine, user: str) -> Generator[psycopg.Connection]:
+    """Straight to the primary, with a password given to that user for once."""
+    primary, password = machine.servers.primary, secrets.token_urlsafe()
+    primary.query(f"ALTER ROLE {user} LOGIN PASSWORD '{scram.build_verifier(password)}'")
+    with psycopg.connect(
+        host="127.0.0.1",
+        port=primary.port,
+        user=user,
+        password=password,
+        dbname=DATABASE,
+        autocommit=True,
+    ) as connection:
+        yield connection
+
+
+def _assert_refused(connection: psycopg.Connection, statements: tuple[str, ...]) -> None:
+    for statement in statements:
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute(statement.encode())
+
+
+def _write(connection: psycopg.Connection) -> None:
+    with connection.transaction(force_rollback=True):
+        connection.execute("INSERT INTO users (email, password_hash) VALUES ('a', 'b')")
+        connection.execute("UPDATE users SET name = 'c'")
+        connection.execute("DELETE FROM users")
+
+
+def test_the_app_reads_and_writes_rows_and_cannot_change_the_schema(
+    shared_machine: Machine, proven: Callable[[str], None]
+) -> None:
+    with psycopg.connect(shared_machine.address(), autocommit=True) as connection:
+        _write(connection)
+        _assert_refused(connection, _REFUSED_TO_WRITERS)
+    proven(
+        f"through the pool the app writes rows and is refused {len(_REFUSED_TO_WRITERS)} things "
+        "beyond"
+    )
+
+
+@pytest.mark.parametrize("user", roles.POOLER_USERS)
+def test_poolers_own_users_can_do_what_the_app_can_and_no_more(machine: Machine, user: str) -> None:
+    machine.up()
+    with _logged_in(machine, user) as connection:
+        _write(connection)
+        _assert_refused(connection, _REFUSED_TO_WRITERS)
+
+
+def test_the_read_only_role_reads_every_table_and_writes_none(machine: Machine) -> None:
+    machine.up()
+    with _logged_in(machine, roles.READERS) as connection:
+        for table in ("users", "workflows", "executions", "flyway_schema_history"):
+            connection.execute(f"SELECT * FROM {table}".encode())
+        _assert_refused(connection, _REFUSED_TO_WRITERS + _REFUSED_TO_READERS)
+
+
+def test_groups_and_unused_users_cannot_log_in_and_nobody_is_a_superuser(
+    shared_machine: Machine,
+) -> None:
+    rows = shared_machine.servers.primary.query(
+        "SELECT rolname, rolcanlogin, rolpassword IS NOT NULL AS has_password, rolcreaterole,"
+        " rolsuper OR rolreplication OR rolbypassrls OR rolcreatedb AS has_more FROM pg_authid"
+        " WHERE rolname !~ '^(pg_|postgres$|replicator$)' ORDER BY rolname"
+    )
+    assert [tuple(row.values()) for row in rows] == [
+        (OWNER, "t", "t", "t", "f"),  # CREATEROLE, as RDS's master user
+        (roles.READERS, "f", "f", "f", "f"),
+        (roles.WRITERS, "f", "f", "f", "f"),
+        (APP_USER, "t", "t", "f", "f"),
+        # On this machine PgBouncer logs in as its clients do: its users have no password.
+        *((user, "t", "f", "f", "f") for user in roles.POOLER_USERS),
+    ]
+
+
+def test_a_role_that_is_missing_is_made_again_and_no_log_shows_its_verifier(
+    machine: Machine, proven: Callable[[str], None]
+) -> None:
+    servers = machine.up()
+    primary, log = servers.primary, machine.instance.log("primary")
+    for setting in ("log_statement = 'all'", "log_min_duration_statement = 0"):
+        primary.query(f"ALTER SYSTEM SET {setting}")
+    primary.query("SELECT pg_reload_conf()")
+    primary.query(f"DROP ROLE {APP_USER}, {_POOLER_USER}")
+    migrated = machine.type("migrate")
+    assert migrated.status == 0, migrated
+    servers.pool.query("RECONNECT;")  # its sessions are those of the role that was dropped
+    with psycopg.connect(machine.address()) as connection:
+        _write(connection)
+    text = log.read_text("utf-8")
+    assert "CREATE ROLE %I LOGIN" in text, "the statement is not logged: this test shows nothing"
+    assert "SCRAM-SHA-256" not in text
+    proven("a role that is missing is made; with every statement logged, no log has its verifier")
+
+
+def test_a_role_that_cannot_be_made_is_named_and_its_verifier_is_not(machine: Machine) -> None:
+    primary = machine.up().primary
+    primary.query(f"DROP ROLE {APP_USER}; ALTER ROLE {OWNER} NOCREATEROLE")
+    refused = machine.type("migrate")
+    assert refused.status == 1
+    assert f'role "{APP_USER}": permission denied to create role' in refused.errors
+    log = machine.instance.log("primary").read_text("utf-8")
+    assert "permission denied to create role" in log
+    assert "SCRAM-SHA-256" not in refused.errors + log
+
+
+def test_a_migration_writes_no_password_back(machine: Machine) -> None:
+    primary = machine.up().primary
+    rotated = scram.build_verifier(f"{APP_PASSWORD}, rotated")
+    primary.query(f"ALTER ROLE {APP_USER} PASSWORD '{rotated}'")
+    assert machine.type("migrate").status == 0
+    rows = primary.query(f"SELECT rolpassword FROM pg_authid WHERE rolname = '{APP_USER}'")
+    assert rows[0]["rolpassword"] == rotated
+
+
+def test_a_right_that_was_taken_away_stays_away(machine: Machine) -> None:
+    primary = machine.up().primary
+    primary.query(f"REVOKE DELETE ON users FROM {roles.WRITERS}", user=OWNER, database=DATABASE)
+    assert machine.type("migrate").status == 0
+    rows = primary.query(
+        f"SELECT has_table_privilege('{APP_USER}', 'users', 'DELETE') AS yes", database=DATABASE
+    )
+    assert rows[0]["yes"] == "f"
