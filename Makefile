@@ -34,7 +34,7 @@ $(LOCAL):
 	@$(PYTHON) -m db.local $@ $(if $(filter reset,$@),$(SAID_YES)) $(ARGS)
 
 test: .venv/.complete node_modules/.complete ## run the tests; ARGS='-k pooler' for some
-	@$(PYTHON) -m db.local tools
+	@$(PYTHON) -m db.local tools --containers
 	@$(IN_VENV) .venv/bin/python -m pytest $(ARGS)
 
 lint: .venv/.complete ## formatting, lint and types

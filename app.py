@@ -9,6 +9,7 @@ import aws_cdk as cdk
 from db.settings import Environment
 from stacks import guards, naming
 from stacks.database import DatabaseStack
+from stacks.migrations import MigrationsStack
 from stacks.monitoring import MonitoringStack
 from stacks.network import NetworkStack
 from stacks.pooling import PoolingStack
@@ -60,9 +61,13 @@ def _build_environment(app: cdk.App, settings: Environment, *, account: str | No
         network=network,
         recovery_key=base.key,
     )
+    migrations = MigrationsStack(
+        app, name("Migrations"), env=here, settings=settings, network=network, database=database
+    )
     pooling = PoolingStack(
         app, name("Pooling"), env=here, settings=settings, network=network, database=database
     )
+    pooling.add_stack_dependency(migrations)
     MonitoringStack(app, name("Monitoring"), env=here, settings=settings, pooler=pooling.pooler)
     recovery = RecoveryStack(
         app,

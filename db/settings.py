@@ -88,7 +88,8 @@ class Region:
 class Environment:
     """One environment on AWS. Raises ValueError naming the setting and the remedy.
 
-    Without an account, that of the deploying credentials. Promotion of the recovery region is
+    Without an account, that of the deploying credentials. Without `is_migrated_at_deploy` a person
+    runs Flyway, for a migration longer than a deploy may last. Promotion of the recovery region is
     `is_recovery_promoted`; `recovery_pooler_tasks` starts PgBouncer there before it.
     """
 
@@ -119,8 +120,9 @@ class Environment:
     pooler_tasks_maximum: int
     pooler_cpu_units: int
     pooler_memory_mib: int
-    pooler_cpu_architecture: Literal["ARM64", "X86_64"] = "ARM64"
+    task_cpu_architecture: Literal["ARM64", "X86_64"] = "ARM64"
 
+    is_migrated_at_deploy: bool = True
     is_recovery_promoted: bool = False
     recovery_pooler_tasks: int = 0
 
@@ -161,11 +163,11 @@ class Environment:
             self.account,
             "put its 12 digits in quotes",
         )
-        architectures = get_args(get_type_hints(Environment)["pooler_cpu_architecture"])
+        architectures = get_args(get_type_hints(Environment)["task_cpu_architecture"])
         self._refuse_unless(
-            self.pooler_cpu_architecture in architectures,
-            "pooler_cpu_architecture",
-            self.pooler_cpu_architecture,
+            self.task_cpu_architecture in architectures,
+            "task_cpu_architecture",
+            self.task_cpu_architecture,
             f"use {' or '.join(architectures)}",
         )
         for place, region in (("primary", self.primary), ("recovery", self.recovery)):

@@ -8,7 +8,7 @@ from aws_cdk import aws_rds as rds
 from aws_cdk import aws_secretsmanager as secretsmanager
 from constructs import Construct
 
-from db import budget
+from db import budget, roles
 from db.settings import APP_USER, DATABASE, PORT, Environment
 from stacks import naming
 from stacks.findings import acknowledge
@@ -52,6 +52,13 @@ class DatabaseStack(cdk.Stack):
         ground = build_ground(self, settings, network=network, key=key)
         master = self._build_master_secret(settings, key, recovery_key)
         app = self._build_app_secret(settings, key, recovery_key)
+        pooler = self._build_secret(
+            "PoolerSecret",
+            settings,
+            {"username": roles.POOLER_USERS[0]},
+            key=key,
+            recovery_key=recovery_key,
+        )
         primary = build_primary(
             self,
             "Primary",
@@ -72,7 +79,9 @@ class DatabaseStack(cdk.Stack):
         self.security_group = ground.security_group
         self.primary: rds.IDatabaseInstance = primary
         self.replicas: list[rds.IDatabaseInstance] = replicas
+        self.master_secret: secretsmanager.ISecret = master
         self.app_secret: secretsmanager.ISecret = app
+        self.pooler_secret: secretsmanager.ISecret = pooler
 
     def _build_replicas(
         self, settings: Environment, ground: Ground, primary: rds.DatabaseInstance

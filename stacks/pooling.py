@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import aws_cdk as cdk
 from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_ec2 as ec2
-from aws_cdk import aws_ecr_assets as ecr_assets
 from aws_cdk import aws_ecs as ecs
 from aws_cdk import aws_elasticloadbalancingv2 as elbv2
 from aws_cdk import aws_iam as iam
@@ -18,11 +17,13 @@ from aws_cdk import aws_ssm as ssm
 from constructs import Construct
 
 from db import pgbouncer
-from db.flyway import DATABASE_FOLDER
+from db.flyway import DATABASE_FOLDER, find_migrations
 from db.settings import APP_USER, DATABASE, PORT, READONLY_DATABASE, Environment, Region
 from stacks import naming
 from stacks.database import DatabaseStack
+from stacks.fargate import build_image, build_security_group, build_task_definition
 from stacks.findings import acknowledge
+from stacks.log_groups import build_log_group
 from stacks.network import Network
 
 IMAGE_FOLDER = DATABASE_FOLDER / "images" / "pgbouncer"
@@ -33,10 +34,10 @@ CLIENTS_REFUSED_METRIC = "ClientsRefused"
 # to, shows in the log only.
 CLIENTS_REFUSED_TERMS = ("query_wait_timeout", "server login has been failing", "login failed")
 
+SCHEMA_LABEL = "cloudflow.schema-version"
 RUN_FOLDER = "/run/pgbouncer"
 _RUN_FOLDER_MIB = 16
 _IMAGE_USER = 6432  # as the Dockerfile makes it
-_LOG_RETENTION = logs.RetentionDays.ONE_MONTH
 
 # A task that is replaced gets no new clients and keeps its old ones for the deregistration delay;
 # then it ends each one's transaction and has the stop timeout, Fargate's longest, to do so.
@@ -103,7 +104,7 @@ class Pooler(Construct):
         self.log_group = self._build_log_group(settings)
         definition = self._build_task_definition(settings, servers, app_secret, key)
         self.execution_role: iam.IRole = definition.obtain_execution_role()
-        service_group = self._build_service_group(network)
+        service_group = build_security_group(self, network, description="Tasks of PgBouncer")
         service = self._build_service(settings, network, definition, service_group, tasks)
         service.node.add_dependency(self._open_database(service_group, database_group))
         if tasks_maximum:
@@ -114,13 +115,7 @@ class Pooler(Construct):
         self._publish(settings)
 
     def _build_log_group(self, settings: Environment) -> logs.LogGroup:
-        group = logs.LogGroup(
-            self,
-            "Log",
-            log_group_name=naming.log_group(settings, "pgbouncer"),
-            retention=_LOG_RETENTION,
-            removal_policy=cdk.RemovalPolicy.DESTROY,
-        )
+        group = build_log_group(self, "Log", naming.log_group(settings, "pgbouncer"))
         # "… LOG stats: 12 xacts/s, …, query 45 us, wait 6 us": once a minute, idle or not.
         logs.MetricFilter(
             self,
@@ -152,30 +147,20 @@ class Pooler(Construct):
         app_secret: secretsmanager.ISecret,
         key: kms.IKey,
     ) -> ecs.FargateTaskDefinition:
-        is_arm = settings.pooler_cpu_architecture == "ARM64"
-        definition = ecs.FargateTaskDefinition(
+        definition = build_task_definition(
             self,
-            "Task",
+            settings,
             family=naming.pooler(settings),
-            cpu=settings.pooler_cpu_units,
-            memory_limit_mib=settings.pooler_memory_mib,
-            runtime_platform=ecs.RuntimePlatform(
-                operating_system_family=ecs.OperatingSystemFamily.LINUX,
-                cpu_architecture=(
-                    ecs.CpuArchitecture.ARM64 if is_arm else ecs.CpuArchitecture.X86_64
-                ),
-            ),
-        )
-        image = ecs.ContainerImage.from_asset(
-            str(IMAGE_FOLDER),
-            platform=(
-                ecr_assets.Platform.LINUX_ARM64 if is_arm else ecr_assets.Platform.LINUX_AMD64
-            ),
+            cpu_units=settings.pooler_cpu_units,
+            memory_mib=settings.pooler_memory_mib,
         )
         definition.add_container(
             "PgBouncer",
             container_name="pgbouncer",
-            image=image,
+            image=build_image(settings, IMAGE_FOLDER),
+            # A statement that was prepared before a migration may fail after it, and goes on doing
+            # so in some drivers: a new version of the schema replaces the tasks.
+            docker_labels={SCHEMA_LABEL: find_migrations()[-1].version},
             environment={"PGBOUNCER_INI": _render_ini(servers), "APP_USER": APP_USER},
             secrets={"APP_PASSWORD": ecs.Secret.from_secrets_manager(app_secret, "password")},
             port_mappings=[ecs.PortMapping(container_port=PORT)],
@@ -220,18 +205,6 @@ class Pooler(Construct):
             "pgbouncer.ini and a user's name are no secrets; the password comes from its secret",
         )
         return definition
-
-    def _build_service_group(self, network: Network) -> ec2.SecurityGroup:
-        group = ec2.SecurityGroup(
-            self,
-            "Group",
-            vpc=network.vpc,
-            description="Tasks of PgBouncer",
-            allow_all_outbound=False,
-        )
-        # ECR's layers come from S3, whose addresses are AWS's own; no other route leads out.
-        group.add_egress_rule(ec2.Peer.any_ipv4(), ec2.Port.tcp(443), "AWS APIs, by VPC endpoint")
-        return group
 
     def _open_database(
         self, service_group: ec2.SecurityGroup, database_group: ec2.ISecurityGroup

@@ -3,16 +3,12 @@
 Nothing here asks the primary region, so that `cdk deploy --exclusively` can promote without it.
 """
 
-from pathlib import Path
-
 import aws_cdk as cdk
 from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_events as events
 from aws_cdk import aws_events_targets as targets
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
-from aws_cdk import aws_lambda as lambda_
-from aws_cdk import aws_logs as logs
 from aws_cdk import aws_rds as rds
 from aws_cdk import aws_secretsmanager as secretsmanager
 from constructs import Construct
@@ -22,6 +18,7 @@ from db.settings import APP_USER, Environment
 from stacks import naming
 from stacks.alarms import BACKUP_AGE_METRIC, Alarms, Instance, backup_age_metric, build_dashboard
 from stacks.findings import acknowledge
+from stacks.functions import build_function
 from stacks.instances import (
     Ground,
     build_ground,
@@ -31,7 +28,6 @@ from stacks.instances import (
 from stacks.network import Network
 from stacks.pooling import Pooler, Servers
 
-_HANDLERS = Path(__file__).parent / "handlers"
 _BACKUP_AGE_EVERY = cdk.Duration.minutes(5)
 
 
@@ -148,49 +144,30 @@ class RecoveryStack(cdk.Stack):
         )
 
     def _measure_backup_age(self, settings: Environment) -> None:
-        name = naming.backup_age_function(settings)
-        log_group = logs.LogGroup(
-            self,
-            "BackupAgeLog",
-            log_group_name=f"/aws/lambda/{name}",
-            retention=logs.RetentionDays.ONE_MONTH,
-            removal_policy=cdk.RemovalPolicy.DESTROY,
-        )
-        role = iam.Role(
-            self,
-            "BackupAgeRole",
-            assumed_by=iam.ServicePrincipal("lambda.amazonaws.com"),
-            description="Reads the replicated backups' recovery points, writes its own log",
-        )
-        log_group.grant_write(role)
-        role.add_to_policy(
-            iam.PolicyStatement(
-                actions=["rds:DescribeDBInstanceAutomatedBackups"],
-                resources=["*"],
-            )
-        )
-        acknowledge(
-            role,
-            "AwsSolutions::AwsSolutions-IAM5[Resource::*]",
-            "the list of automated backups is one call; it names and dates them, and reads no data",
-        )
-        function = lambda_.Function(
+        function = build_function(
             self,
             "BackupAge",
-            function_name=name,
+            name=naming.backup_age_function(settings),
             description="Age of the recovery point in this region, as a metric",
-            runtime=lambda_.Runtime.PYTHON_3_14,
-            architecture=lambda_.Architecture.ARM_64,
             handler="backup_age.handler",
-            code=lambda_.Code.from_asset(str(_HANDLERS), exclude=["__pycache__", "*.pyc"]),
             environment={
                 "INSTANCE": naming.primary(settings),
                 "NAMESPACE": naming.metrics_namespace(settings),
                 "METRIC": BACKUP_AGE_METRIC,
             },
             timeout=cdk.Duration.seconds(30),
-            role=role,
-            log_group=log_group,
+            statements=[
+                iam.PolicyStatement(
+                    actions=["rds:DescribeDBInstanceAutomatedBackups"], resources=["*"]
+                )
+            ],
+        )
+        role = function.role
+        assert role
+        acknowledge(
+            role,
+            "AwsSolutions::AwsSolutions-IAM5[Resource::*]",
+            "the list of automated backups is one call; it names and dates them, and reads no data",
         )
         events.Rule(
             self,

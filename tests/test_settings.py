@@ -47,7 +47,7 @@ def _replace(record: Any, setting: str, value: object) -> Any:  # noqa: ANN401
         ("account", 123456789012, "put its 12 digits in quotes"),
         ("is_recovery_promoted", "False", "use a value of type bool"),
         ("replicas", "2", "use a value of type int"),
-        ("pooler_cpu_architecture", "arm64", "use ARM64 or X86_64"),
+        ("task_cpu_architecture", "arm64", "use ARM64 or X86_64"),
         ("parameter_overrides", {"max_connections": 400}, "use texts, such as"),
         ("pooler_cpu_units", 300, "use one of 256, 512, 1024, 2048"),
         ("pooler_memory_mib", 512, "use one of 1024, 2048, 3072, 4096, which Fargate takes"),

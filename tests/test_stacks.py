@@ -333,7 +333,7 @@ def test_one_setting_is_the_architecture_of_image_and_task(tmp_path_factory: Any
     for architecture, platform in (("ARM64", "linux/arm64"), ("X86_64", "linux/amd64")):
         folder = tmp_path_factory.mktemp("cdk.out")
         made = cdk.App(outdir=str(folder), context=CONTEXT)
-        settings = replace(STAGING, pooler_cpu_architecture=architecture)
+        settings = replace(STAGING, task_cpu_architecture=architecture)
         app.build_stacks(made, [settings], account=ACCOUNT)
         made.synth()
         for role in ("Pooling", "Recovery"):

@@ -8,17 +8,29 @@ DO $$
 BEGIN
     IF to_regrole('cloudflow_reader') IS NULL THEN
         CREATE ROLE cloudflow_reader NOLOGIN;
-        GRANT SELECT ON ALL TABLES IN SCHEMA public TO cloudflow_reader;
-        ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT ON TABLES TO cloudflow_reader;
     END IF;
     IF to_regrole('cloudflow_writer') IS NULL THEN
         CREATE ROLE cloudflow_writer NOLOGIN;
+    END IF;
+
+    -- Roles are the server's, rights a database's: default rights tell that this one has them.
+    IF NOT EXISTS (
+        SELECT FROM pg_default_acl, aclexplode(defaclacl) AS granted
+         WHERE defaclrole = to_regrole(quote_ident(current_user))
+           AND defaclnamespace = 'public'::regnamespace
+           AND granted.grantee = to_regrole('cloudflow_writer')
+    ) THEN
+        GRANT SELECT ON ALL TABLES IN SCHEMA public TO cloudflow_reader;
         GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO cloudflow_writer;
         GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO cloudflow_writer;
         ALTER DEFAULT PRIVILEGES IN SCHEMA public
+            GRANT SELECT ON TABLES TO cloudflow_reader;
+        ALTER DEFAULT PRIVILEGES IN SCHEMA public
             GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO cloudflow_writer;
-        ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT USAGE ON SEQUENCES TO cloudflow_writer;
+        ALTER DEFAULT PRIVILEGES IN SCHEMA public
+            GRANT USAGE ON SEQUENCES TO cloudflow_writer;
     END IF;
+
     -- Flyway's own record is for it alone to write.
     IF has_table_privilege('cloudflow_writer', to_regclass('public.flyway_schema_history'),
                            'INSERT, UPDATE, DELETE') THEN

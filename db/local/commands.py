@@ -14,7 +14,7 @@ from db.local.instance import APP_USER, DATABASE, DATABASE_READONLY, HOME, OWNER
 from db.local.migrating import migrate
 from db.local.report import Refusal, Report
 from db.local.servers import client_environment
-from db.local.tools import ensure_tools, find_tools
+from db.local.tools import ensure_container_tools, ensure_tools, find_tools
 
 _LOG_LINES = 20
 _INTERRUPTED = 130  # 128 + SIGINT, as a shell says it
@@ -106,6 +106,9 @@ def _build_parser() -> argparse.ArgumentParser:
     reset.set_defaults(command=_reset)
 
     tools = commands.add_parser("tools", help="install what is missing, and start nothing")
+    tools.add_argument(
+        "--containers", action="store_true", help="what runs containers too, for the tests"
+    )
     tools.set_defaults(command=_tools)
     return parser
 
@@ -203,8 +206,10 @@ def _reset(options: argparse.Namespace, _report: Report) -> int:
     return 0
 
 
-def _tools(_options: argparse.Namespace, report: Report) -> int:
+def _tools(options: argparse.Namespace, report: Report) -> int:
     ensure_tools(report)
+    if options.containers:
+        ensure_container_tools(report)
     return 0
 
 

@@ -72,6 +72,15 @@ def ensure_tools(report: Report) -> Tools:
     return find_tools()
 
 
+def ensure_container_tools(report: Report) -> None:
+    """Install what builds and runs the images in the tests. Raises Refusal where that cannot be."""
+    path = f"{os.environ['PATH']}:/usr/sbin"  # an ordinary user's PATH may lack it
+    programs = ("podman", "runc", "debootstrap")
+    missing = [program for program in programs if not shutil.which(program, path=path)]
+    if missing:
+        _install(report, {"what runs containers": missing})
+
+
 def find_tools() -> Tools:
     """Find every tool, and install nothing. Raises Refusal where one is missing or does not fit."""
     pgbouncer = _find_pgbouncer()

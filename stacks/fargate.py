@@ -1,0 +1,52 @@
+"""What the tasks on Fargate have in common: the architecture of the image and of what runs it."""
+
+from pathlib import Path
+
+from aws_cdk import aws_ec2 as ec2
+from aws_cdk import aws_ecr_assets as ecr_assets
+from aws_cdk import aws_ecs as ecs
+from constructs import Construct
+
+from db.settings import Environment
+from stacks.network import Network
+
+
+def build_task_definition(
+    scope: Construct, settings: Environment, *, family: str, cpu_units: int, memory_mib: int
+) -> ecs.FargateTaskDefinition:
+    is_arm = settings.task_cpu_architecture == "ARM64"
+    return ecs.FargateTaskDefinition(
+        scope,
+        "Task",
+        family=family,
+        cpu=cpu_units,
+        memory_limit_mib=memory_mib,
+        runtime_platform=ecs.RuntimePlatform(
+            operating_system_family=ecs.OperatingSystemFamily.LINUX,
+            cpu_architecture=ecs.CpuArchitecture.ARM64 if is_arm else ecs.CpuArchitecture.X86_64,
+        ),
+    )
+
+
+def build_image(
+    settings: Environment, folder: Path, *, dockerfile: str = "Dockerfile"
+) -> ecs.ContainerImage:
+    """An image from a folder, which is its context; built when it is deployed."""
+    is_arm = settings.task_cpu_architecture == "ARM64"
+    return ecs.ContainerImage.from_asset(
+        str(folder),
+        file=dockerfile,
+        platform=ecr_assets.Platform.LINUX_ARM64 if is_arm else ecr_assets.Platform.LINUX_AMD64,
+    )
+
+
+def build_security_group(
+    scope: Construct, network: Network, *, description: str
+) -> ec2.SecurityGroup:
+    """A task's group: it reaches AWS's APIs and nothing else until more is allowed."""
+    group = ec2.SecurityGroup(
+        scope, "Group", vpc=network.vpc, description=description, allow_all_outbound=False
+    )
+    # ECR's layers come from S3, whose addresses are AWS's own; no other route leads out.
+    group.add_egress_rule(ec2.Peer.any_ipv4(), ec2.Port.tcp(443), "AWS APIs, by VPC endpoint")
+    return group

@@ -1,0 +1,307 @@
+"""Runs Flyway at a deploy, for CloudFormation's custom resource (the CDK's Provider framework).
+
+`on_event` starts one ECS task, `is_complete` is asked every few seconds until it is over. The task
+definition is the one that the event names, so that a rollback runs the old image. Both may be
+called again with the same event. A raised error is the stack's event, so it says what a person
+needs first; the whole output is in the log that it names.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+Event = dict[str, Any]
+
+# CloudFormation takes 4,096 bytes of answer, of which the framework's own part is below 1,400:
+# names and ids, where the log is, its stack trace.
+REASON_BYTES = 2500
+# The framework gives up after an hour and stops nothing; Fargate may take two minutes to stop.
+DEADLINE = timedelta(minutes=50)
+_PHYSICAL_ID = "migrations"
+_CONTAINER = "flyway"
+_STARTED_BY = "cloudformation/"
+_STOPPED_BY_US = "CloudFlow: longer than a deploy may last"
+# A task is stopped a little before the last lines of its log are there.
+_LOG_PATIENCE = timedelta(seconds=30)
+_LOG_LINES = 200
+# API errors that pass, beyond those that botocore itself repeats (Config below).
+_PASSING = {"ThrottlingException", "Throttling", "TooManyRequestsException", "RequestLimitExceeded"}
+_CLIENT = Config(
+    retries={"mode": "standard", "max_attempts": 8}, connect_timeout=5, read_timeout=20
+)
+
+_FIELD = re.compile(r"(SQL State|Error Code|Message|Location|Line|Statement) +: (.*)")
+
+
+class MigrationError(Exception):
+    """Why a deploy fails; its text is the stack's event."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where the task runs; from the function's environment, by the names of the fields."""
+
+    cluster: str
+    subnets: str
+    security_group: str
+    log_group: str
+    log_prefix: str
+    family: str
+
+    @classmethod
+    def read(cls) -> "Place":
+        """Raises KeyError for what the stack did not set."""
+        return cls(**{field.name: os.environ[field.name.upper()] for field in fields(cls)})
+
+    @property
+    def network(self) -> dict[str, Any]:
+        return {
+            "awsvpcConfiguration": {
+                "subnets": self.subnets.split(","),
+                "securityGroups": [self.security_group],
+                "assignPublicIp": "DISABLED",
+            }
+        }
+
+
+def on_event(event: Event, _context: object) -> Event:
+    return start(event, Place.read(), ecs=boto3.client("ecs", config=_CLIENT))
+
+
+def is_complete(event: Event, _context: object) -> Event:
+    return watch(
+        event,
+        Place.read(),
+        ecs=boto3.client("ecs", config=_CLIENT),
+        logs=boto3.client("logs", config=_CLIENT),
+        now=datetime.now(UTC),
+    )
+
+
+def start(event: Event, place: Place, *, ecs: Any) -> Event:  # noqa: ANN401
+    """Start the event's task, unless it was started before.
+
+    Raises MigrationError where it cannot start, or where another migration runs.
+    """
+    answer = {"PhysicalResourceId": event.get("PhysicalResourceId", _PHYSICAL_ID), "TaskArn": ""}
+    if event["RequestType"] == "Delete":
+        _log("nothing is touched: the schema stays as it is", event)
+        return answer
+    started_by = _STARTED_BY + event["RequestId"]
+    for task in _find_tasks(place, ecs):
+        if task.get("startedBy") == started_by:
+            _log("it was started before", event, task=task["taskArn"])
+            return answer | {"TaskArn": task["taskArn"]}
+        if task["lastStatus"] == "STOPPED":
+            continue
+        if _adds_nothing(event):
+            # A rollback's: what it lists has been applied before, and it must not fail.
+            _log("another runs, and nothing is added: left to it", event, task=task["taskArn"])
+            return answer
+        raise MigrationError(
+            f"another migration is running: task {task['taskArn']}, started by "
+            f"{task.get('startedBy') or 'somebody'} at {task['createdAt']:%Y-%m-%d %H:%M:%S} UTC. "
+            "Nothing was started. Wait for its end, or stop it (aws ecs stop-task); deploy again"
+        )
+    return answer | {"TaskArn": _run(event, place, started_by, ecs)}
+
+
+def watch(event: Event, place: Place, *, ecs: Any, logs: Any, now: datetime) -> Event:  # noqa: ANN401
+    """Whether the event's task is over. Raises MigrationError where it did not end well."""
+    if not event.get("TaskArn"):
+        return {"IsComplete": True}
+    arn = event["TaskArn"]
+    try:
+        tasks = ecs.describe_tasks(cluster=place.cluster, tasks=[arn])["tasks"]
+        if not tasks:
+            raise MigrationError(
+                f"ECS knows nothing of task {arn} any more. Its log may tell how it ended: "
+                f"{_name_log(place, arn)}. Deploying again is safe"
+            )
+        (task,) = tasks
+        if task["lastStatus"] != "STOPPED":
+            if task["desiredStatus"] != "STOPPED" and now - task["createdAt"] > DEADLINE:
+                ecs.stop_task(cluster=place.cluster, task=arn, reason=_STOPPED_BY_US)
+                _log("stopped: longer than a deploy may last", event, task=arn)
+            return {"IsComplete": False}
+        (container,) = (c for c in task["containers"] if c["name"] == _CONTAINER)
+        if container.get("exitCode") == 0:
+            _log("migrated", event, task=arn)
+            return {"IsComplete": True}
+        lines = _read_log(place, arn, logs)
+    except (BotoCoreError, ClientError) as error:
+        if not _is_passing(error):
+            raise
+        _log("asked again: an API error that passes", event, task=arn, error=str(error))
+        return {"IsComplete": False}
+    reason = explain(task, container, lines)
+    if reason is None and now - task.get("stoppedAt", now) < _LOG_PATIENCE:
+        return {"IsComplete": False}
+    _log("failed", event, task=arn, stop_code=task.get("stopCode"), exit=container.get("exitCode"))
+    raise MigrationError(
+        fit(reason or _quote_end(lines), end=f"\nWhole output: {_name_log(place, arn)}")
+    )
+
+
+def explain(task: Event, container: Event, lines: list[str]) -> str | None:
+    """What a task that did not end well was about; None while its log does not say it yet."""
+    stopped = task.get("stoppedReason", "")
+    if stopped.startswith(_STOPPED_BY_US):
+        return (
+            f"the migration was stopped after {DEADLINE.seconds // 60} minutes, the longest that a "
+            "deploy can wait. What its file had done in a transaction is undone. Make it shorter, "
+            "or run it by hand: README, 'A migration of many hours'"
+        )
+    code = container.get("exitCode")
+    detail = ". ".join(text for text in (stopped, container.get("reason", "")) if text)
+    if code is None:
+        return f"the migration did not start: {detail or task.get('stopCode', 'no reason given')}"
+    if code > 128:
+        return (
+            f"the migration was killed (signal {code - 128}): {detail}. What its file had done in "
+            "a transaction is undone. Deploying again is safe"
+        )
+    return explain_output(lines)
+
+
+def explain_output(lines: list[str]) -> str | None:
+    """The heart of Flyway's output: file, line, SQL state, PostgreSQL's words, what to do."""
+    starts = [number for number, line in enumerate(lines) if line.startswith("ERROR: ")]
+    if not starts:
+        return None
+    ends = [number for number, line in enumerate(lines) if line.startswith("Caused by: ")]
+    block = lines[starts[0] : ends[0] if ends else None]
+    found: dict[str, str] = {}
+    last = ""
+    for line in block:
+        match = _FIELD.fullmatch(line)
+        if match:
+            last = match[1]
+            found[last] = match[2]
+        elif last == "Message" and line.strip():
+            found[last] += f"\n{line}"
+    said = "\n".join(line for line in block if line.strip() and "Learn more: " not in line)
+    if "Message" in found:
+        said = f"{found['Message']} [SQL state {found.get('SQL State', 'unknown')}]"
+    if "Location" in found:
+        line = f", line {found['Line']}" if "Line" in found else ""
+        said = f"{found['Location'].split(' (')[0]}{line}: {said}"
+    return f"{said}\n{_advise(block)}"
+
+
+def _advise(block: list[str]) -> str:
+    whole = "\n".join(block)
+    if "[non-transactional] failed" in whole or "Detected failed migration" in whole:
+        return (
+            "That migration does not run in a transaction, so it may be HALF DONE, and none can "
+            "run until you repair it. 1. Undo by hand what it left; an index that CONCURRENTLY "
+            "left INVALID: DROP INDEX CONCURRENTLY name. 2. Run Flyway's repair: the stack's "
+            "output RepairCommand. 3. Mend the file and deploy again."
+        )
+    if "Changes successfully rolled back" in whole:
+        return "That file's changes were rolled back. Mend it and deploy again."
+    return "Nothing was migrated."
+
+
+def fit(text: str, *, end: str, limit: int = REASON_BYTES) -> str:
+    """A text and its end as they fit into that many bytes of JSON; the middle is left out."""
+
+    def size(value: str) -> int:
+        return len(json.dumps(value, ensure_ascii=False).encode())
+
+    # Beyond the Basic Multilingual Plane, and what was no text at all, JSON doubles.
+    text = text.encode("utf-8", errors="replace").decode()
+    if size(text + end) <= limit:
+        return text + end
+    cut = " [...] "
+    low, high = 0, len(text)
+    while low < high:
+        middle = (low + high + 1) // 2
+        kept = text[: middle - middle // 3] + cut + text[len(text) - middle // 3 :]
+        low, high = (middle, high) if size(kept + end) <= limit else (low, middle - 1)
+    return text[: low - low // 3] + cut + text[len(text) - low // 3 :] + end
+
+
+def _run(event: Event, place: Place, started_by: str, ecs: Any) -> str:  # noqa: ANN401
+    answer = ecs.run_task(
+        cluster=place.cluster,
+        taskDefinition=event["ResourceProperties"]["TaskDefinition"],
+        launchType="FARGATE",
+        platformVersion="1.4.0",
+        networkConfiguration=place.network,
+        count=1,
+        startedBy=started_by,
+        # The same event again finds the same task, even one that has ended.
+        clientToken=event["RequestId"],
+    )
+    for failure in answer["failures"]:
+        raise MigrationError(
+            f"the migration did not start: {failure.get('reason')} {failure.get('detail', '')}"
+        )
+    (task,) = answer["tasks"]
+    _log("started", event, task=task["taskArn"])
+    return str(task["taskArn"])
+
+
+def _find_tasks(place: Place, ecs: Any) -> Iterator[Event]:  # noqa: ANN401
+    """The family's tasks that ECS still knows; those that have stopped for about an hour."""
+    pages = ecs.get_paginator("list_tasks")
+    for status in ("RUNNING", "STOPPED"):
+        for page in pages.paginate(
+            cluster=place.cluster, family=place.family, desiredStatus=status
+        ):
+            if page["taskArns"]:
+                yield from ecs.describe_tasks(cluster=place.cluster, tasks=page["taskArns"])[
+                    "tasks"
+                ]
+
+
+def _adds_nothing(event: Event) -> bool:
+    before = event.get("OldResourceProperties", {}).get("Migrations", [])
+    return set(event["ResourceProperties"]["Migrations"]) <= set(before)
+
+
+def _is_passing(error: BotoCoreError | ClientError) -> bool:
+    if not isinstance(error, ClientError):
+        return True  # no answer at all: a connection, a time-out
+    status = int(error.response["ResponseMetadata"]["HTTPStatusCode"])
+    return status >= 500 or error.response["Error"]["Code"] in _PASSING
+
+
+def _read_log(place: Place, arn: str, logs: Any) -> list[str]:  # noqa: ANN401
+    """The last lines of a task's output; none where it has not written any yet."""
+    try:
+        answer = logs.get_log_events(
+            logGroupName=place.log_group,
+            logStreamName=_stream(place, arn),
+            limit=_LOG_LINES,
+            startFromHead=False,
+        )
+    except logs.exceptions.ResourceNotFoundException:
+        return []
+    return [line for entry in answer["events"] for line in entry["message"].splitlines()]
+
+
+def _quote_end(lines: list[str]) -> str:
+    return "\n".join(["the migration failed:", *lines]) if lines else "the migration said nothing"
+
+
+def _stream(place: Place, arn: str) -> str:
+    return f"{place.log_prefix}/{_CONTAINER}/{arn.rpartition('/')[2]}"
+
+
+def _name_log(place: Place, arn: str) -> str:
+    return f"log group {place.log_group}, stream {_stream(place, arn)}"
+
+
+def _log(message: str, event: Event, **more: object) -> None:
+    line = {"message": message, "request": event["RequestType"], "id": event["RequestId"]}
+    print(json.dumps(line | more, default=str))
