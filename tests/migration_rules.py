@@ -42,7 +42,7 @@ def find_violations(folder: Path = MIGRATIONS) -> list[str]:
 
 def _check(path: Path) -> Iterator[tuple[int, str]]:
     settings = path.with_name(f"{path.name}.conf")
-    is_outside = settings.exists() and _OUTSIDE in settings.read_text(encoding="utf-8").split()
+    is_outside = settings.exists() and _OUTSIDE in settings.read_text("utf-8").splitlines()
     sql = path.read_text(encoding="utf-8")
     yield from _check_lifts(sql)
     statements = list(_find_statements(sql))
