@@ -18,7 +18,11 @@ ifeq ($(origin YES) $(YES),command line 1)
 SAID_YES := --yes
 endif
 
-.PHONY: help $(LOCAL) test lint format bench synth app diff deploy snapshots contract lock clean
+ifeq ($(origin NAME),command line)
+TYPED_NAME := $(subst ','\'',$(NAME))
+endif
+
+.PHONY: help $(LOCAL) migration test lint format bench synth app diff deploy snapshots contract lock clean
 
 help:
 	@sed -n 's/^\([a-z]*\):[^#]*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 17
@@ -32,6 +36,10 @@ logs:    ## what the servers say
 reset:   ## destroy its data, after a yes; YES=1 to not be asked
 $(LOCAL):
 	@$(PYTHON) -m db.local $@ $(if $(filter reset,$@),$(SAID_YES)) $(ARGS)
+
+migration: ## write the next migration's file; NAME=add_x, ARGS=--index
+	@test -n '$(TYPED_NAME)' || { echo "make $@: say what it does: make $@ NAME=add_x" >&2; exit 2; }
+	@$(PYTHON) -m db.local $@ $(ARGS) -- '$(TYPED_NAME)'
 
 test: .venv/.complete node_modules/.complete ## run the tests; ARGS='-k pooler' for some
 	@$(PYTHON) -m db.local tools --containers

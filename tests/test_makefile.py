@@ -1,6 +1,7 @@
 """The Makefile passes on what was typed, and nothing else."""
 
 import os
+import shlex
 import subprocess
 
 import pytest
@@ -13,7 +14,7 @@ def _make(*arguments: str, **exported: str) -> str:
     inherited = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith("MAKE") and name not in ("PORT", "YES", "CLOUDFLOW_PORT")
+        if not name.startswith("MAKE") and name not in ("PORT", "YES", "NAME", "CLOUDFLOW_PORT")
     }
     return subprocess.run(
         ["make", "--no-print-directory", *arguments],
@@ -42,3 +43,17 @@ def test_a_port_that_the_shell_exports_for_something_else_is_ignored() -> None:
     show = ("--eval=show: ; @echo port=$$CLOUDFLOW_PORT", "show")
     assert _make(*show, "PORT=6432") == "port=6432"
     assert _make(*show, PORT="3000") == "port="
+
+
+def test_a_migration_has_the_name_that_was_typed_whatever_its_characters() -> None:
+    shown = _make("-n", "migration", "NAME=it's", "ARGS=--index", "PYTHON=python3")
+    assert shlex.split(shown.splitlines()[-1]) == [
+        *("python3", "-m", "db.local", "migration", "--index", "--", "it's")
+    ]
+
+
+def test_a_migration_without_a_typed_name_is_refused_in_one_line() -> None:
+    with pytest.raises(subprocess.CalledProcessError) as failed:
+        _make("migration", NAME="this-machine")
+    first, *_ = failed.value.stderr.splitlines()
+    assert first == "make migration: say what it does: make migration NAME=add_x"

@@ -10,7 +10,16 @@ from pathlib import Path
 
 from db import flyway
 from db.local import development
-from db.local.instance import APP_USER, DATABASE, DATABASE_READONLY, HOME, OWNER, Instance
+from db.local.drafting import draft_migration
+from db.local.instance import (
+    APP_USER,
+    DATABASE,
+    DATABASE_READONLY,
+    HOME,
+    OWNER,
+    PROJECT,
+    Instance,
+)
 from db.local.migrating import migrate
 from db.local.report import Refusal, Report
 from db.local.servers import client_environment
@@ -87,6 +96,13 @@ def _build_parser() -> argparse.ArgumentParser:
     migrating = commands.add_parser("migrate", help="apply pending migrations, by Flyway")
     migrating.set_defaults(command=_migrate)
 
+    migration = commands.add_parser("migration", help="write the file of the next migration")
+    migration.add_argument("name", metavar="NAME", help="what it does, such as add_teams")
+    migration.add_argument(
+        "--index", action="store_true", help="for CREATE INDEX CONCURRENTLY, outside a transaction"
+    )
+    migration.set_defaults(command=_migration)
+
     psql = commands.add_parser(
         "psql", help="a psql session through the pool; further arguments are psql's own"
     )
@@ -156,6 +172,14 @@ def _migrate(options: argparse.Namespace, _report: Report) -> int:
         if not servers.primary.find():
             raise Refusal("the primary is not running: make up")
         print(migrate(servers.primary), end="")
+    return 0
+
+
+def _migration(options: argparse.Namespace, _report: Report) -> int:
+    folder = _build_instance(options).migrations
+    path = draft_migration(folder, options.name, is_index=options.index)
+    print(path.relative_to(PROJECT) if path.is_relative_to(PROJECT) else path)
+    print("write it; make test checks and rehearses it, make migrate applies it here")
     return 0
 
 
