@@ -29,6 +29,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_PROOFS] = []
     # Validation runs once a run, in the CDK's own process (tests/synthesis.py).
     os.environ["CDK_VALIDATION"] = "false"
+    os.environ["MOTO_EC2_LOAD_DEFAULT_AMIS"] = "false"  # 700 images of others, half a second
 
 
 def pytest_terminal_summary(

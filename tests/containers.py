@@ -75,6 +75,15 @@ def start(
         )  # fmt: skip
 
 
+def read(image: str, *command: str, folder: str, given: str = "") -> str:
+    """What a program in an image prints, run in one of its folders."""
+    return _run(
+        "run", "--rm", "--interactive", *_LIMITS, f"--workdir={folder}",
+        f"--entrypoint={command[0]}", image, *command[1:],
+        given=given,
+    )  # fmt: skip
+
+
 def stop(name: str) -> None:
     """What ECS does to a task that is to end: SIGTERM, and after a while SIGKILL."""
     _run("stop", "--ignore", "--time=10", name)
@@ -85,8 +94,10 @@ def kill(name: str) -> None:
     _run("kill", "--signal=KILL", name)
 
 
-def _run(*arguments: str) -> str:
-    finished = subprocess.run([*_PODMAN, *arguments], capture_output=True, text=True, check=False)
+def _run(*arguments: str, given: str = "") -> str:
+    finished = subprocess.run(
+        [*_PODMAN, *arguments], input=given, capture_output=True, text=True, check=False
+    )
     if finished.returncode:
         raise AssertionError(f"podman {arguments[0]} failed:\n{finished.stdout}{finished.stderr}")
     return finished.stdout
@@ -113,6 +124,7 @@ def _ensure_base() -> None:
     if _has(_BASE):
         return
     folder = Path(tempfile.mkdtemp(dir=_STORE))
+    folder.chmod(0o755)  # it becomes the image's root, which every user has to enter
     try:
         program = shutil.which("debootstrap", path=f"{os.environ['PATH']}:/usr/sbin")
         assert program, "debootstrap is missing: make test installs it"

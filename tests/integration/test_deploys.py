@@ -1,0 +1,574 @@
+"""A deploy's whole life: the CDK's framework as deployed, our handlers, the task definition of the
+template and the real image against the real PostgreSQL; moto stands in for ECS and its logs.
+"""
+
+import json
+import os
+import re
+import secrets
+import shutil
+import subprocess
+import time
+import uuid
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from moto import mock_aws
+
+from db import flyway, roles, scram
+from db.environments import STAGING
+from db.local.instance import Instance
+from db.local.servers import stop_all
+from stacks import naming
+from stacks.handlers import migrations
+from tests import containers
+from tests.certificates import Authority
+from tests.conftest import Machine, choose_port, copy_template
+from tests.fargate import Fargate
+from tests.synthesis import Synthesis, Template
+
+pytestmark = pytest.mark.slow
+
+_DATABASE = "cloudflow"
+_OWNER = "cloudflow_master"
+_USERS = ("app", *roles.POOLER_USERS)
+_ANSWER_BYTES = 4096  # CloudFormation's own limit
+_PATIENCE_SECONDS = 60
+_FAILING = """\
+CREATE TABLE plans (id int);
+INSERT INTO plans VALUES (1);
+ALTER TABLE no_such_table ADD COLUMN x int;
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Database:
+    """A primary with TLS, and on it an empty database of an owner that is no superuser."""
+
+    machine: Machine
+    authority: Authority
+    passwords: dict[str, str]
+
+    @property
+    def port(self) -> int:
+        return self.machine.servers.primary.port
+
+    def ask(self, sql: str) -> list[tuple[Any, ...]]:
+        """As the superuser, in the database that is migrated."""
+        rows = self.machine.servers.primary.query(sql, database=_DATABASE)
+        return [tuple(row.values()) for row in rows]
+
+    def history(self) -> list[tuple[Any, ...]]:
+        return self.ask(
+            "SELECT version, success, installed_on FROM flyway_schema_history"
+            " ORDER BY installed_rank"
+        )
+
+    def versions(self) -> list[str]:
+        return [version for version, *_ in self.history()]
+
+    def is_busy(self) -> bool:
+        """Whether a statement of Flyway's is running."""
+        return bool(
+            self.ask(
+                "SELECT 1 FROM pg_stat_activity WHERE state = 'active'"
+                f" AND application_name = '{flyway.APPLICATION}'"
+            )
+        )
+
+    def renew(self) -> None:
+        primary = self.machine.servers.primary
+        primary.query(f"DROP DATABASE IF EXISTS {_DATABASE} WITH (FORCE)")
+        primary.query("".join(f"DROP ROLE IF EXISTS {user};" for user in _USERS))
+        primary.query(f"CREATE DATABASE {_DATABASE} OWNER {_OWNER}")
+
+
+@pytest.fixture(scope="module")
+def image() -> str:
+    return containers.ensure_flyway_image()
+
+
+@pytest.fixture(scope="module")
+def server(template: Instance, servers_folder: Path) -> Generator[Database]:
+    machine = Machine(instance=Instance(home=servers_folder / "deploys"), port=choose_port())
+    copy_template(template, machine)
+    authority = Authority("a test")
+    passwords = {user: secrets.token_hex(16) for user in (_OWNER, "app", "pgbouncer")}
+    try:
+        primary = machine.up().primary
+        key, certificate = authority.issue("localhost")
+        for name, text in (("server.key", key), ("server.crt", certificate)):
+            machine.instance.write(primary.data / name, text, mode=0o600)
+        verifier = scram.build_verifier(passwords[_OWNER])
+        primary.query(
+            f"CREATE ROLE {_OWNER} LOGIN CREATEROLE PASSWORD '{verifier}'; "
+            "ALTER SYSTEM SET ssl = on;"
+        )
+        primary.query("SELECT pg_reload_conf()")
+        yield Database(machine=machine, authority=authority, passwords=passwords)
+    finally:
+        stop_all(machine.instance)
+
+
+@pytest.fixture
+def database(server: Database) -> Database:
+    server.renew()
+    return server
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """The container of the template's task definition, on this machine."""
+
+    image: str
+    container: dict[str, Any]
+    database: Database
+    folder: Path
+    runs: list["Run"] = field(default_factory=list)
+
+    def start(
+        self,
+        migrations_folder: Path,
+        *,
+        host: str = "localhost",
+        command: tuple[str, ...] = (),
+        is_foreign: bool = False,
+    ) -> "Run":
+        """Run it as ECS would, with the migrations of one commit."""
+        environment = {entry["Name"]: entry["Value"] for entry in self.container["Environment"]}
+        before, _host, after = environment["FLYWAY_URL"]["Fn::Join"][1]
+        assert after.startswith(f":5432/{_DATABASE}?")
+        environment["FLYWAY_URL"] = (
+            f"{before}{host}:{self.database.port}{after.removeprefix(':5432')}"
+        )
+        passwords = self.database.passwords
+        given = {"FLYWAY_PASSWORD": passwords[_OWNER]} | {
+            f"PASSWORD_{user}": passwords[user] for user in ("app", "pgbouncer")
+        }
+        assert {secret["Name"] for secret in self.container["Secrets"]} == given.keys()
+        assert self.container["ReadonlyRootFilesystem"] is True
+        authority = self.folder / "authority.pem"
+        authority.write_text(self.database.authority.certificate, encoding="ascii")
+        mounts = {migrations_folder: "/flyway/migrations"}
+        if not is_foreign:
+            mounts[authority] = "/flyway/rds.pem"
+        name = f"cloudflow-test-{secrets.token_hex(4)}"
+        log = self.folder / f"{name}.log"
+        process = containers.start(
+            self.image,
+            name,
+            environment=environment | given,
+            mounts=mounts,
+            command=command,
+            user=self.container["User"],
+            output=log,
+        )
+        self.runs.append(Run(name=name, process=process, log=log))
+        return self.runs[-1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One container: its process, what it has written."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def output(self) -> str:
+        return self.log.read_text(encoding="utf-8", errors="replace")
+
+    def wait(self) -> int:
+        return self.process.wait(_PATIENCE_SECONDS)
+
+
+@pytest.fixture
+def task(image: str, synthesis: Synthesis, database: Database, tmp_path: Path) -> Generator[Task]:
+    template = synthesis.templates[naming.stack(STAGING, "Migrations")]
+    made = Task(
+        image=image,
+        container=_find_definition(template)["ContainerDefinitions"][0],
+        database=database,
+        folder=tmp_path,
+    )
+    yield made
+    for run in made.runs:
+        if run.process.poll() is None:
+            containers.kill(run.name)
+            run.wait()
+
+
+def _find_definition(template: Template) -> dict[str, Any]:
+    (definition,) = (
+        resource["Properties"]
+        for resource in template["Resources"].values()
+        if resource["Type"] == "AWS::ECS::TaskDefinition"
+    )
+    return dict(definition)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What the stack's event says, and the rollback's where there was one."""
+
+    status: str
+    reason: str
+    rollback: str = ""
+
+
+@dataclass(kw_only=True)
+class Deployment:
+    """CloudFormation with one stack: it remembers the properties that were deployed last."""
+
+    framework: Path
+    fargate: Fargate
+    task: Task
+    commit: Path  # the migrations as they stand in the working tree
+    properties: dict[str, Any] | None = None
+    commits: dict[str, Path] = field(default_factory=dict)
+    runs: dict[str, Run] = field(default_factory=dict)
+    age: timedelta = timedelta()
+    poll: Callable[[], None] = lambda: None
+
+    def add(self, name: str, sql: str) -> None:
+        (self.commit / name).write_text(sql, encoding="utf-8")
+
+    def deploy(self) -> Outcome:
+        """Create or update; what fails to update is rolled back, with the old properties."""
+        snapshot = self.commit.with_name(f"commit{len(self.commits)}")
+        shutil.copytree(self.commit, snapshot)
+        definition = self.fargate.register()
+        self.commits[definition] = snapshot
+        new = {"Migrations": _list(snapshot), "TaskDefinition": definition}
+        old = self.properties
+        if old is None:
+            outcome = self._send("Create", new)
+            self.properties = new if outcome.status == "SUCCESS" else None
+            return outcome
+        outcome = self._send("Update", new, old)
+        if outcome.status == "SUCCESS":
+            self.properties = new
+            return outcome
+        rolled_back = self._send("Update", old, new)
+        return Outcome(status=outcome.status, reason=outcome.reason, rollback=rolled_back.status)
+
+    def delete(self) -> Outcome:
+        assert self.properties
+        return self._send("Delete", self.properties)
+
+    def ran(self) -> list[str]:
+        """The task definitions that were run, in order."""
+        return [task.task_definition_arn for task in self.fargate.tasks()]
+
+    def _send(
+        self, kind: str, properties: dict[str, Any], old: dict[str, Any] | None = None
+    ) -> Outcome:
+        event: dict[str, Any] = {
+            "RequestType": kind,
+            "RequestId": str(uuid.uuid4()),
+            "ResponseURL": "https://cloudformation.example/answer",
+            "StackId": "arn:aws:cloudformation:us-east-1:111111111111:stack/CloudFlow-Production-"
+            "Migrations/c3b9a7d0-0000-0000-0000-000000000000",
+            "LogicalResourceId": "Schema",
+            "ResourceType": "Custom::Migrations",
+            "ResourceProperties": properties,
+        }
+        if kind != "Create":
+            event["PhysicalResourceId"] = "migrations"
+        if old:
+            event["OldResourceProperties"] = old
+        said = self._call("onEvent", event)
+        while "answer" not in said:
+            self._synchronize()
+            self.poll()
+            said |= self._call("isComplete", said["wait"])
+            time.sleep(0.2)
+        body = said["answer"]
+        assert len(body.encode()) <= _ANSWER_BYTES
+        answer = json.loads(body)
+        return Outcome(status=answer["Status"], reason=answer["Reason"])
+
+    def _call(self, name: str, event: dict[str, Any]) -> dict[str, Any]:
+        """One call of one of the framework's functions; gives what it did beside asking ours."""
+        process = subprocess.Popen(
+            ["node", str(Path(__file__).with_name("provider.js")), str(self.framework), name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ
+            | {
+                "USER_ON_EVENT_FUNCTION_ARN": "arn:on_event",
+                "USER_IS_COMPLETE_FUNCTION_ARN": "arn:is_complete",
+                "WAITER_STATE_MACHINE_ARN": "arn:waiter",
+            },
+        )
+        assert process.stdin
+        assert process.stdout
+        did: dict[str, Any] = {}
+        reply: Any = event
+        with process:
+            while True:
+                process.stdin.write(json.dumps(reply) + "\n")
+                process.stdin.flush()
+                message = json.loads(process.stdout.readline())
+                if "done" in message or "retry" in message:
+                    assert message.get("retry", True), message
+                    return did
+                reply = {}
+                if "invoke" in message:
+                    reply = self._invoke(message["invoke"], message["payload"])
+                did |= {key: message[key] for key in ("wait", "answer") if key in message}
+
+    def _invoke(self, arn: str, payload: dict[str, Any]) -> dict[str, Any]:
+        """Our function, as Lambda runs it: what it raises becomes an error's message."""
+        place, ecs = self.fargate.place, self.fargate.ecs
+        try:
+            if arn == "arn:on_event":
+                answer = migrations.start(payload, place, ecs=ecs)
+            else:
+                answer = migrations.watch(
+                    payload, place, ecs=ecs, logs=self.fargate.logs, now=datetime.now(UTC)
+                )
+        except Exception as error:
+            failed = {"errorMessage": str(error), "errorType": type(error).__name__}
+            return {"Payload": _encode(failed), "FunctionError": "Unhandled"}
+        return {"Payload": _encode(answer)}
+
+    def _synchronize(self) -> None:
+        """What ECS does meanwhile: containers begin, end, and are stopped when that was asked."""
+        for task in self.fargate.tasks():
+            run = self.runs.get(task.id)
+            if run is None:
+                task.created_at = datetime.now(UTC) - self.age
+                self.runs[task.id] = self.task.start(self.commits[task.task_definition_arn])
+            elif task.last_status != "STOPPED" or not hasattr(task, "stopped_at"):
+                if task.desired_status == "STOPPED" and run.process.poll() is None:
+                    containers.stop(run.name)
+                    run.wait()
+                if run.process.poll() is not None:
+                    self.fargate.end(
+                        task,
+                        exit_code=run.wait(),
+                        output=run.output(),
+                        stopped_reason=task.stopped_reason or "Essential container in task exited",
+                    )
+
+
+def _encode(value: dict[str, Any]) -> list[int]:
+    return list(json.dumps(value, default=str).encode())
+
+
+def _list(folder: Path) -> list[str]:
+    return [f"{m.script} checksum {m.checksum}" for m in flyway.find_migrations(folder)]
+
+
+@pytest.fixture
+def deployment(task: Task, synthesis: Synthesis, tmp_path: Path) -> Generator[Deployment]:
+    (framework,) = (path.parent for path in synthesis.folder.glob("asset.*/framework.js"))
+    commit = tmp_path / "working-tree"
+    shutil.copytree(flyway.MIGRATIONS, commit)
+    with mock_aws():
+        yield Deployment(framework=framework, fargate=Fargate(), task=task, commit=commit)
+
+
+@contextmanager
+def _once(
+    condition: Callable[[], bool], action: Callable[[], None]
+) -> Generator[Callable[[], None]]:
+    """Something to ask again and again, that does a thing when its time has come, once."""
+    done: list[bool] = []
+
+    def poll() -> None:
+        if not done and condition():
+            done.append(True)
+            action()
+
+    yield poll
+    assert done, "its time never came"
+
+
+def test_create_update_image_alone_and_delete(
+    deployment: Deployment, database: Database, proven: Callable[[str], None]
+) -> None:
+    assert deployment.deploy().status == "SUCCESS"
+    first = database.history()
+    assert database.versions() == ["1", "2", "3", "4"]
+    deployment.add("V5__plans.sql", "CREATE TABLE plans (id int);\n")
+    assert deployment.deploy().status == "SUCCESS"
+    second = database.history()
+    assert second[:4] == first, "what was applied is not applied again"
+    assert database.versions() == ["1", "2", "3", "4", "5"]
+    assert deployment.deploy().status == "SUCCESS", "a new image alone"
+    assert deployment.delete().status == "SUCCESS"
+    assert database.history() == second
+    assert len(deployment.ran()) == 3
+    with psycopg.connect(
+        host="localhost",
+        port=database.port,
+        dbname=_DATABASE,
+        user="app",
+        password=database.passwords["app"],
+        sslmode="require",
+    ) as connection:
+        connection.execute("INSERT INTO plans VALUES (1)")
+    for run in deployment.runs.values():
+        for password in (*database.passwords.values(), "SCRAM-SHA-256"):
+            assert password not in run.output()
+    proven("a deploy's life: 4 migrations, then 1, then none; deleting touched nothing")
+
+
+def test_a_migration_that_fails_is_told_rolled_back_and_mended(
+    deployment: Deployment, database: Database, proven: Callable[[str], None]
+) -> None:
+    deployment.deploy()
+    before = database.history()
+    deployment.add("V5__plans.sql", _FAILING)
+    failed = deployment.deploy()
+    assert failed.status == "FAILED"
+    for words in (
+        "migrations/V5__plans.sql, line 3: ",
+        'ERROR: relation "no_such_table" does not exist',
+        "[SQL state 42P01]",
+        "rolled back",
+        "stream migrations/flyway/",
+    ):
+        assert words in failed.reason
+    assert failed.rollback == "SUCCESS"
+    created, update, rollback = deployment.ran()
+    assert rollback == created != update, "the rollback runs the old image"
+    assert database.history() == before
+    assert database.ask("SELECT to_regclass('plans') IS NULL") == [("t",)]
+    deployment.add("V5__plans.sql", "CREATE TABLE plans (id int);\n")
+    assert deployment.deploy().status == "SUCCESS"
+    assert database.versions()[4:] == ["5"]
+    told = failed.reason.splitlines()[0].removeprefix("Error: ")
+    proven(f"a failed migration in the stack's event: {told}; rolled back, mended, deployed")
+
+
+def test_a_message_of_any_length_fits_the_stacks_event(
+    deployment: Deployment, database: Database
+) -> None:
+    deployment.add("V5__long.sql", "DO $$ BEGIN RAISE '%', repeat('\u4e2d\"', 9000); END $$;\n")
+    failed = deployment.deploy()
+    assert failed.status == "FAILED"
+    assert 'migrations/V5__long.sql, line 1: ERROR: \u4e2d"' in failed.reason
+    assert "rolled back" in failed.reason
+    assert "stream migrations/flyway/" in failed.reason
+    assert database.versions() == ["1", "2", "3", "4"]
+
+
+def test_what_runs_outside_a_transaction_fails_half_done_and_is_repaired_as_told(
+    deployment: Deployment, database: Database, proven: Callable[[str], None]
+) -> None:
+    deployment.add(
+        "V5__users.sql",
+        "INSERT INTO users (email, password_hash) VALUES ('a@x', 'same'), ('b@x', 'same');\n",
+    )
+    deployment.add("V6__name.sql", "CREATE INDEX CONCURRENTLY idx_name ON users (name);\n")
+    assert deployment.deploy().status == "SUCCESS"
+    unique = "CREATE UNIQUE INDEX CONCURRENTLY idx_hash ON users (password_hash);\n"
+    deployment.add("V7__hash.sql", unique)
+    failed = deployment.deploy()
+    assert "V7__hash.sql" in failed.reason
+    assert "[SQL state 23505]" in failed.reason
+    assert "HALF DONE" in failed.reason
+    assert failed.rollback == "SUCCESS"
+    again = deployment.deploy()
+    assert "Detected failed migration to version 7" in again.reason
+    assert "RepairCommand" in again.reason
+    assert again.rollback == "SUCCESS"
+    # As told: 1. undo by hand, 2. repair, 3. mend and deploy.
+    invalid = "SELECT indexrelid::regclass FROM pg_index WHERE NOT indisvalid"
+    assert database.ask(invalid) == [("idx_hash",)]
+    database.ask("DROP INDEX CONCURRENTLY idx_hash")
+    old = deployment.commits[deployment.ran()[-1]]
+    repair = deployment.task.start(old, command=("repair",))
+    assert repair.wait() == 0, repair.output()
+    deployment.add("V7__hash.sql", unique.replace("UNIQUE ", ""))
+    assert deployment.deploy().status == "SUCCESS"
+    assert database.ask(invalid) == []
+    assert [row[:2] for row in database.history()][4:] == [("5", "t"), ("6", "t"), ("7", "t")]
+    proven("a half-done CREATE INDEX CONCURRENTLY: told, rolled back, repaired as told, deployed")
+
+
+@pytest.mark.parametrize("way", ["killed", "too long"])
+def test_a_task_that_does_not_end_by_itself_leaves_nothing_behind(
+    deployment: Deployment, database: Database, way: str, proven: Callable[[str], None]
+) -> None:
+    deployment.deploy()
+    before = database.history()
+    deployment.add("V5__slow.sql", "CREATE TABLE plans (id int); SELECT pg_sleep(600);\n")
+
+    def kill() -> None:
+        (run,) = (run for run in deployment.runs.values() if run.process.poll() is None)
+        containers.kill(run.name)
+
+    def outlive() -> None:
+        deployment.fargate.tasks()[-1].created_at -= migrations.DEADLINE
+
+    with _once(database.is_busy, kill if way == "killed" else outlive) as deployment.poll:
+        failed = deployment.deploy()
+    assert ("killed (signal 9)" if way == "killed" else "stopped after 50 minutes") in failed.reason
+    assert failed.rollback == "SUCCESS"
+    deadline = time.monotonic() + 10
+    while database.is_busy():
+        assert time.monotonic() < deadline, "its statement goes on in PostgreSQL"
+        time.sleep(0.1)
+    assert database.history() == before
+    assert database.ask("SELECT to_regclass('plans') IS NULL") == [("t",)]
+    deployment.add("V5__slow.sql", "CREATE TABLE plans (id int);\n")
+    deployment.poll = lambda: None
+    assert deployment.deploy().status == "SUCCESS"
+    proven(f"a migration {way}: told, its session ended, nothing left, the next deploy works")
+
+
+def test_two_tasks_at_once_apply_each_migration_once(
+    task: Task, database: Database, proven: Callable[[str], None]
+) -> None:
+    """Past the handlers, which refuse it: the last defence is Flyway's lock in the database."""
+    runs = [task.start(flyway.MIGRATIONS) for _ in range(2)]
+    assert [run.wait() for run in runs] == [0, 0], [run.output() for run in runs]
+    assert database.versions() == ["1", "2", "3", "4"]
+    proven("two tasks at once: each migration applied once, both end well")
+
+
+def test_a_server_that_is_not_rds_own_is_refused(task: Task, proven: Callable[[str], None]) -> None:
+    for host, is_foreign, words in (
+        ("localhost", True, r"PKIX path"),  # the authorities that the image ships do not know it
+        ("127.0.0.1", False, r"hostname '?127\.0\.0\.1"),
+    ):
+        run = task.start(flyway.MIGRATIONS, host=host, is_foreign=is_foreign)
+        assert run.wait() == 1
+        assert re.search(words, run.output()), run.output()
+        assert migrations.explain_output(run.output().splitlines())
+    proven("a certificate of a foreign authority, or of another name: refused before any password")
+
+
+def test_the_image_takes_few_verbs_and_names_what_it_is_not_given(task: Task) -> None:
+    run = task.start(flyway.MIGRATIONS, command=("clean",))
+    assert run.wait() == 1
+    assert "the command is 'clean': use one of migrate" in run.output()
+    task.container["Environment"][1]["Value"] = ""
+    run = task.start(flyway.MIGRATIONS)
+    assert run.wait() == 1
+    assert "FLYWAY_USER is empty" in run.output()
+
+
+def test_the_image_holds_this_commits_jars_and_migrations(image: str) -> None:
+    listed = containers.read(
+        image,
+        "sha256sum",
+        "-c",
+        "-",
+        folder="/flyway/jars",
+        given=(flyway.IMAGE_FOLDER / "jars.sha256").read_text(encoding="ascii"),
+    )
+    assert listed.count(": OK") == len(list(listed.splitlines())) > 20
+    names = containers.read(image, "ls", folder="/flyway/migrations").split()
+    assert names == sorted(m.script for m in flyway.find_migrations())
