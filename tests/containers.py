@@ -6,11 +6,13 @@ everything above it is made by the Dockerfile itself.
 
 import fcntl
 import hashlib
+import json
 import os
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from db.flyway import DATABASE_FOLDER
@@ -30,8 +32,22 @@ _PODMAN = [
 _LIMITS = ["--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024", "--network=host"]
 
 
-def ensure_flyway_image() -> str:
-    """The name of Flyway's image as db/ makes it now; built when it is not there yet."""
+@dataclass(frozen=True, kw_only=True)
+class Image:
+    """A built image: where its files are, and how it wants to be started.
+
+    Containers run on those very files, which none can write: a copy of each would take seconds.
+    """
+
+    name: str
+    root: Path
+    entrypoint: list[str]
+    command: list[str]
+    folder: str
+
+
+def ensure_flyway_image() -> Image:
+    """Flyway's image as db/ makes it now; built when it is not there yet."""
     digest = hashlib.sha256()
     for path in _find_context():
         digest.update(f"{path.relative_to(DATABASE_FOLDER)}\0".encode() + path.read_bytes())
@@ -42,11 +58,18 @@ def ensure_flyway_image() -> str:
         if not _has(name):
             _ensure_base()
             _build(name)
-    return name
+    (found,) = json.loads(_run("inspect", "--type=image", name))
+    return Image(
+        name=name,
+        root=Path(_run("image", "mount", name).strip()),
+        entrypoint=found["Config"]["Entrypoint"],
+        command=found["Config"]["Cmd"],
+        folder=found["Config"]["WorkingDir"],
+    )
 
 
 def start(
-    image: str,
+    image: Image,
     name: str,
     *,
     environment: Mapping[str, str],
@@ -66,7 +89,8 @@ def start(
                 "--read-only", "--read-only-tmpfs=false", "--cap-drop=all",
                 *(f"--env={key}" for key in environment),
                 *(f"--volume={source}:{target}:ro" for source, target in mounts.items()),
-                image, *command,
+                f"--workdir={image.folder}", f"--entrypoint={json.dumps(image.entrypoint)}",
+                "--rootfs", str(image.root), *(command or image.command),
             ],
             env=os.environ | environment,
             stdin=subprocess.DEVNULL,
@@ -75,11 +99,11 @@ def start(
         )  # fmt: skip
 
 
-def read(image: str, *command: str, folder: str, given: str = "") -> str:
-    """What a program in an image prints, run in one of its folders."""
+def read(image: Image, *command: str, folder: str, given: str = "") -> str:
+    """What a program in an image prints, run in one of its folders; a container of its own."""
     return _run(
         "run", "--rm", "--interactive", *_LIMITS, f"--workdir={folder}",
-        f"--entrypoint={command[0]}", image, *command[1:],
+        f"--entrypoint={command[0]}", image.name, *command[1:],
         given=given,
     )  # fmt: skip
 

@@ -30,6 +30,7 @@ from stacks.handlers import migrations
 from tests import containers
 from tests.certificates import Authority
 from tests.conftest import Machine, choose_port, copy_template
+from tests.containers import Image
 from tests.fargate import Fargate
 from tests.synthesis import Synthesis, Template
 
@@ -90,7 +91,7 @@ class Database:
 
 
 @pytest.fixture(scope="module")
-def image() -> str:
+def image() -> Image:
     return containers.ensure_flyway_image()
 
 
@@ -126,7 +127,7 @@ def database(server: Database) -> Database:
 class Task:
     """The container of the template's task definition, on this machine."""
 
-    image: str
+    image: Image
     container: dict[str, Any]
     database: Database
     folder: Path
@@ -189,7 +190,7 @@ class Run:
 
 
 @pytest.fixture
-def task(image: str, synthesis: Synthesis, database: Database, tmp_path: Path) -> Generator[Task]:
+def task(image: Image, synthesis: Synthesis, database: Database, tmp_path: Path) -> Generator[Task]:
     template = synthesis.templates[naming.stack(STAGING, "Migrations")]
     made = Task(
         image=image,
@@ -560,7 +561,7 @@ def test_the_image_takes_few_verbs_and_names_what_it_is_not_given(task: Task) ->
     assert "FLYWAY_USER is empty" in run.output()
 
 
-def test_the_image_holds_this_commits_jars_and_migrations(image: str) -> None:
+def test_the_image_holds_this_commits_jars_and_migrations(image: Image) -> None:
     listed = containers.read(
         image,
         "sha256sum",
