@@ -13,6 +13,7 @@ DATABASE_FOLDER = Path(__file__).resolve().parent
 IMAGE_FOLDER = DATABASE_FOLDER / "images" / "flyway"
 MIGRATIONS = DATABASE_FOLDER / "migrations"
 CALLBACKS = DATABASE_FOLDER / "callbacks"
+AUTHORITIES = DATABASE_FOLDER / "certificates" / "rds.pem"  # that RDS's servers show
 
 APPLICATION = "flyway"  # its sessions' application_name
 

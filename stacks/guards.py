@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from db import budget
-from db.flyway import MIGRATIONS, find_migrations
+from db.flyway import AUTHORITIES, MIGRATIONS, find_migrations
 from db.parameters import rds_parameters
 from db.settings import Environment
 
@@ -33,6 +33,7 @@ def check_all(environments: Iterable[Environment], *, migrations: Path = MIGRATI
     environments = tuple(environments)
     check_distinct(environments)
     for settings in environments:
+        check_authorities(settings)
         check_overrides(settings)
         check_replay(settings)
         check_budget(settings)
@@ -50,6 +51,18 @@ def check_distinct(environments: Iterable[Environment]) -> None:
                     "environment has it: give each its own"
                 )
             seen.add(value)
+
+
+def check_authorities(settings: Environment) -> None:
+    """Flyway trusts the authorities that its image ships, and RDS has others in each region."""
+    known = AUTHORITIES.read_text(encoding="ascii")
+    for setting in ("primary", "recovery"):
+        region = getattr(settings, setting).name
+        if f"# Amazon RDS {region} Root CA" not in known:
+            raise ValueError(
+                f"db/environments.py: {settings.name}.{setting}.name is {region!r}; add RDS's "
+                f"authorities of that region to {AUTHORITIES.relative_to(AUTHORITIES.parents[2])}"
+            )
 
 
 def check_budget(settings: Environment) -> None:

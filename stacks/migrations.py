@@ -302,9 +302,10 @@ class MigrationsStack(cdk.Stack):
             resource_type=RESOURCE_TYPE,
             service_token=provider.service_token,
             properties={
+                # The newest first: one that is added is one line of a diff.
                 "Migrations": [
                     f"{migration.script} checksum {migration.checksum}"
-                    for migration in flyway.find_migrations()
+                    for migration in reversed(flyway.find_migrations())
                 ],
                 # This very revision: a rollback has to run the image before.
                 "TaskDefinition": runner.definition.task_definition_arn,

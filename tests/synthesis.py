@@ -25,7 +25,7 @@ class Synthesis:
     templates: dict[str, Template]
 
 
-def run_cdk(*arguments: str, is_validated: bool = True) -> str:
+def run_cdk(*arguments: str, is_validated: bool = True, folder: Path = PROJECT) -> str:
     """What the CDK's command line prints; raises AssertionError with all it printed on failure."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "CDK_"))}
     environment["PATH"] = f"{PROJECT / '.venv' / 'bin'}:{environment['PATH']}"
@@ -37,7 +37,7 @@ def run_cdk(*arguments: str, is_validated: bool = True) -> str:
         environment["CDK_VALIDATION"] = "false"
     finished = subprocess.run(
         [str(PROJECT / "node_modules" / ".bin" / "cdk"), *arguments],
-        cwd=PROJECT,
+        cwd=folder,
         env=environment,
         capture_output=True,
         text=True,

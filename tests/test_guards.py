@@ -34,6 +34,17 @@ def test_both_environments_pass_and_need_what_the_readme_says() -> None:
     assert needed[("production", "recovery")] == 260
 
 
+def test_a_region_whose_authorities_flyway_does_not_know_is_refused() -> None:
+    elsewhere = replace(
+        STAGING.recovery,
+        name="eu-west-1",
+        zones=("eu-west-1a", "eu-west-1b", "eu-west-1c"),
+    )
+    message = _refuse(lambda: guards.check_authorities(replace(STAGING, recovery=elsewhere)))
+    assert "staging.recovery.name is 'eu-west-1'" in message
+    assert "db/certificates/rds.pem" in message
+
+
 def test_connections_beyond_the_servers_are_refused_with_the_arithmetic() -> None:
     message = _refuse(lambda: guards.check_budget(replace(PRODUCTION, pooler_tasks_maximum=4)))
     assert message == (

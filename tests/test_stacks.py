@@ -20,11 +20,19 @@ from tests.synthesis import CONTEXT, Synthesis, Template, run_cdk
 
 pytestmark = pytest.mark.slow
 
-_ROLES = ("RecoveryBase", "Network", "Database", "Pooling", "Monitoring", "Recovery")
+_ROLES = (
+    "RecoveryBase",
+    "Network",
+    "Database",
+    "Migrations",
+    "Pooling",
+    "Monitoring",
+    "Recovery",
+)
 _each_environment = pytest.mark.parametrize("settings", ENVIRONMENTS, ids=lambda s: s.name)
 
 
-def _find(template: Template, kind: str) -> dict[str, dict[str, Any]]:
+def find(template: Template, kind: str) -> dict[str, dict[str, Any]]:
     """The properties of every resource of a type, by logical id."""
     return {
         name: resource.get("Properties", {})
@@ -33,15 +41,15 @@ def _find(template: Template, kind: str) -> dict[str, dict[str, Any]]:
     }
 
 
-def _only(template: Template, kind: str) -> dict[str, Any]:
-    (found,) = _find(template, kind).values()
+def only(template: Template, kind: str) -> dict[str, Any]:
+    (found,) = find(template, kind).values()
     return found
 
 
 def _instances(template: Template) -> dict[str, dict[str, Any]]:
     return {
         properties["DBInstanceIdentifier"]: properties
-        for properties in _find(template, "AWS::RDS::DBInstance").values()
+        for properties in find(template, "AWS::RDS::DBInstance").values()
     }
 
 
@@ -50,7 +58,7 @@ def stack_of(synthesis: Synthesis) -> Callable[[Environment, str], Template]:
     return lambda settings, role: synthesis.templates[naming.stack(settings, role)]
 
 
-def _build(settings: Environment) -> dict[str, Template]:
+def build_templates(settings: Environment) -> dict[str, Template]:
     """The templates of an environment that is not deployed as it is, by role; not validated."""
     made = cdk.App(context=CONTEXT)
     app.build_stacks(made, [settings], account=ACCOUNT)
@@ -86,7 +94,7 @@ def test_a_primary_and_a_read_replica_run_postgresql_15(
     assert instances.keys() == {naming.replica(settings, 1)}
     (primary_id,) = (
         name
-        for name, found in _find(template, "AWS::RDS::DBInstance").items()
+        for name, found in find(template, "AWS::RDS::DBInstance").items()
         if found["DBInstanceIdentifier"] == naming.primary(settings)
     )
     for found in instances.values():
@@ -130,7 +138,7 @@ def test_logs_exist_encrypted_before_the_instance_that_writes_them(
     settings: Environment, role: str, stack_of: Callable[[Environment, str], Template]
 ) -> None:
     template = stack_of(settings, role)
-    groups = _find(template, "AWS::Logs::LogGroup")
+    groups = find(template, "AWS::Logs::LogGroup")
     for resource in template["Resources"].values():
         if resource["Type"] == "AWS::RDS::DBInstance":
             identifier = resource["Properties"]["DBInstanceIdentifier"]
@@ -153,7 +161,7 @@ def test_production_survives_a_zone_and_changes_in_its_window(
         primary = _instances(stack_of(settings, "Database"))[naming.primary(settings)]
         assert primary["MultiAZ"] is is_production
         assert primary["ApplyImmediately"] is not is_production
-    service = _only(stack_of(PRODUCTION, "Pooling"), "AWS::ECS::Service")
+    service = only(stack_of(PRODUCTION, "Pooling"), "AWS::ECS::Service")
     assert service["DesiredCount"] >= 2
 
 
@@ -162,7 +170,7 @@ def test_production_survives_a_zone_and_changes_in_its_window(
 def test_the_shared_table_is_every_parameter_group(
     settings: Environment, role: str, stack_of: Callable[[Environment, str], Template]
 ) -> None:
-    groups = _find(stack_of(settings, role), "AWS::RDS::DBParameterGroup")
+    groups = find(stack_of(settings, role), "AWS::RDS::DBParameterGroup")
     assert groups
     for group in groups.values():
         assert group["Family"] == "postgres15"
@@ -178,9 +186,9 @@ def test_a_parameter_changed_in_the_table_reaches_aws_and_localhost(
         for p in db.parameters.PARAMETERS
     )
     monkeypatch.setattr(db.parameters, "PARAMETERS", (*changed, _NEW))
-    templates = _build(STAGING)
+    templates = build_templates(STAGING)
     for role in ("Database", "Recovery"):
-        for group in _find(templates[role], "AWS::RDS::DBParameterGroup").values():
+        for group in find(templates[role], "AWS::RDS::DBParameterGroup").values():
             assert group["Parameters"]["log_min_duration_statement"] == "2000"
             assert group["Parameters"][_NEW.name] == _NEW.value
     assert localhost_parameters()["log_min_duration_statement"] == "2000"
@@ -194,10 +202,11 @@ _NEW = Parameter(name="log_connections", value="1", why="a test")
 def test_every_generated_password_is_safe_in_a_url_and_copied_to_the_recovery_region(
     settings: Environment, stack_of: Callable[[Environment, str], Template]
 ) -> None:
-    secrets = _find(stack_of(settings, "Database"), "AWS::SecretsManager::Secret").values()
+    secrets = find(stack_of(settings, "Database"), "AWS::SecretsManager::Secret").values()
     assert {secret["Name"] for secret in secrets} == {
         naming.secret(settings, "app"),
         naming.secret(settings, "cloudflow_master"),
+        naming.secret(settings, "pgbouncer"),
     }
     for secret in secrets:
         generated = secret["GenerateSecretString"]
@@ -223,7 +232,7 @@ def test_the_outputs_are_the_connection_strings_of_the_mission(
     assert outputs["PasswordSecretName"] == naming.secret(settings, "app")
     published = {
         p["Name"]: p["Value"]
-        for p in _find(stack_of(settings, role), "AWS::SSM::Parameter").values()
+        for p in find(stack_of(settings, role), "AWS::SSM::Parameter").values()
     }
     assert published[naming.parameter(settings, "writer-url")] == address
 
@@ -243,7 +252,7 @@ def _flatten(value: Any) -> str:  # noqa: ANN401
 def test_the_task_gets_the_one_renderers_file_and_no_password(
     settings: Environment, role: str, stack_of: Callable[[Environment, str], Template]
 ) -> None:
-    task = _only(stack_of(settings, role), "AWS::ECS::TaskDefinition")
+    task = only(stack_of(settings, role), "AWS::ECS::TaskDefinition")
     (container,) = task["ContainerDefinitions"]
     environment = {entry["Name"]: entry["Value"] for entry in container["Environment"]}
     expected = render_ini(pooling.build_pooler())
@@ -265,23 +274,26 @@ def test_nothing_has_a_route_to_the_internet(
     kinds = {resource["Type"] for resource in template["Resources"].values()}
     assert "AWS::EC2::VPC" in kinds
     assert not kinds & {"AWS::EC2::InternetGateway", "AWS::EC2::NatGateway", "AWS::EC2::Route"}
-    zones = {s["AvailabilityZone"] for s in _find(template, "AWS::EC2::Subnet").values()}
+    zones = {s["AvailabilityZone"] for s in find(template, "AWS::EC2::Subnet").values()}
     assert len(zones) == 3
-    assert _find(template, "AWS::EC2::FlowLog")
+    assert find(template, "AWS::EC2::FlowLog")
 
 
 @_each_environment
-def test_only_pgbouncer_reaches_the_database_and_only_clients_reach_pgbouncer(
+def test_only_pgbouncer_and_flyway_reach_the_database_and_only_clients_reach_pgbouncer(
     settings: Environment, stack_of: Callable[[Environment, str], Template]
 ) -> None:
-    for role in ("Database", "Pooling", "Recovery"):
+    for role in ("Database", "Migrations", "Pooling", "Recovery"):
         template = stack_of(settings, role)
-        for group in _find(template, "AWS::EC2::SecurityGroup").values():
+        for group in find(template, "AWS::EC2::SecurityGroup").values():
             assert "CidrIp" not in json.dumps(group.get("SecurityGroupIngress", []))
-        rules = _find(template, "AWS::EC2::SecurityGroupIngress").values()
+        rules = find(template, "AWS::EC2::SecurityGroupIngress").values()
         by_people = ["Administrators, past PgBouncer"]
         if role == "Database":
             assert [rule["Description"] for rule in rules] == by_people
+            continue
+        if role == "Migrations":
+            assert [rule["Description"] for rule in rules] == ["Flyway to PostgreSQL"]
             continue
         assert sorted(rule["Description"] for rule in rules) == [
             *(by_people if role == "Recovery" else []),
@@ -298,10 +310,10 @@ def test_the_host_name_is_a_zone_of_its_own_with_the_load_balancer_at_its_apex(
     settings: Environment, stack_of: Callable[[Environment, str], Template]
 ) -> None:
     for network, pooler in (("Network", "Pooling"), ("RecoveryBase", "Recovery")):
-        zone = _only(stack_of(settings, network), "AWS::Route53::HostedZone")
+        zone = only(stack_of(settings, network), "AWS::Route53::HostedZone")
         assert zone["Name"] == f"{settings.host_name}."
         assert len(zone["VPCs"]) == 1
-        record = _only(stack_of(settings, pooler), "AWS::Route53::RecordSet")
+        record = only(stack_of(settings, pooler), "AWS::Route53::RecordSet")
         assert record["Name"] == f"{settings.host_name}."
         assert record["Type"] == "A"
         assert "AliasTarget" in record
@@ -312,19 +324,19 @@ def test_a_deployment_adds_before_it_takes_and_rolls_back_by_itself(
     settings: Environment, stack_of: Callable[[Environment, str], Template]
 ) -> None:
     template = stack_of(settings, "Pooling")
-    deployment = _only(template, "AWS::ECS::Service")["DeploymentConfiguration"]
+    deployment = only(template, "AWS::ECS::Service")["DeploymentConfiguration"]
     assert deployment["MinimumHealthyPercent"] == 100
     assert deployment["MaximumPercent"] == 200
     assert deployment["DeploymentCircuitBreaker"] == {"Enable": True, "Rollback": True}
-    target = _only(template, "AWS::ElasticLoadBalancingV2::TargetGroup")
+    target = only(template, "AWS::ElasticLoadBalancingV2::TargetGroup")
     attributes = {a["Key"]: a["Value"] for a in target["TargetGroupAttributes"]}
     assert attributes["stickiness.enabled"] == "true"
     assert attributes["stickiness.type"] == "source_ip"
-    balancer = _only(template, "AWS::ElasticLoadBalancingV2::LoadBalancer")
+    balancer = only(template, "AWS::ElasticLoadBalancingV2::LoadBalancer")
     assert balancer["Scheme"] == "internal"
     attributes = {a["Key"]: a["Value"] for a in balancer["LoadBalancerAttributes"]}
     assert attributes["load_balancing.cross_zone.enabled"] == "true"
-    scaling = _only(template, "AWS::ApplicationAutoScaling::ScalableTarget")
+    scaling = only(template, "AWS::ApplicationAutoScaling::ScalableTarget")
     assert scaling["MinCapacity"] == settings.pooler_tasks
     assert scaling["MaxCapacity"] == settings.pooler_tasks_maximum
 
@@ -336,13 +348,13 @@ def test_one_setting_is_the_architecture_of_image_and_task(tmp_path_factory: Any
         settings = replace(STAGING, task_cpu_architecture=architecture)
         app.build_stacks(made, [settings], account=ACCOUNT)
         made.synth()
-        for role in ("Pooling", "Recovery"):
+        for role in ("Migrations", "Pooling", "Recovery"):
             name = naming.stack(settings, role)
             assets = json.loads((folder / f"{name}.assets.json").read_text(encoding="utf-8"))
             images = [image["source"]["platform"] for image in assets["dockerImages"].values()]
             assert images == [platform]
             template = json.loads((folder / f"{name}.template.json").read_text(encoding="utf-8"))
-            task = _only(template, "AWS::ECS::TaskDefinition")
+            task = only(template, "AWS::ECS::TaskDefinition")
             assert task["RuntimePlatform"]["CpuArchitecture"] == architecture
 
 
@@ -364,7 +376,7 @@ def _find_foreign(value: Any, region: str) -> list[Any]:  # noqa: ANN401
 def test_the_recovery_region_asks_nothing_of_the_primary_one(
     settings: Environment, is_promoted: bool
 ) -> None:
-    templates = _build(replace(settings, is_recovery_promoted=is_promoted))
+    templates = build_templates(replace(settings, is_recovery_promoted=is_promoted))
     source = f"arn:aws:rds:us-east-1:{ACCOUNT}:db:{naming.primary(settings)}"
     for role in ("RecoveryBase", "Recovery"):
         template = templates[role]
@@ -380,21 +392,21 @@ def test_the_recovery_region_asks_nothing_of_the_primary_one(
 
 @_each_environment
 def test_promotion_is_one_setting_and_keeps_the_instance(settings: Environment) -> None:
-    before = _build(replace(settings, is_recovery_promoted=False))["Recovery"]
-    after = _build(replace(settings, is_recovery_promoted=True))["Recovery"]
-    ((name, following),) = _find(before, "AWS::RDS::DBInstance").items()
-    leading = _find(after, "AWS::RDS::DBInstance")[name]
+    before = build_templates(replace(settings, is_recovery_promoted=False))["Recovery"]
+    after = build_templates(replace(settings, is_recovery_promoted=True))["Recovery"]
+    ((name, following),) = find(before, "AWS::RDS::DBInstance").items()
+    leading = find(after, "AWS::RDS::DBInstance")[name]
     assert following.keys() - leading.keys() == {"SourceDBInstanceIdentifier"}
     changed = {key for key in leading if leading[key] != following.get(key)}
     # Its standby must not wait for a window while it leads alone.
     assert changed == ({"MultiAZ", "ApplyImmediately"} if settings.is_multi_az else set())
     assert leading["BackupRetentionPeriod"] == 7
     assert leading["PreferredBackupWindow"] == "02:00-02:30"
-    assert _only(before, "AWS::ECS::Service")["DesiredCount"] == 0
+    assert only(before, "AWS::ECS::Service")["DesiredCount"] == 0
     # IAM's control plane is in us-east-1: a promotion must not have to change a role.
     for kind in ("AWS::IAM::Role", "AWS::Lambda::Function"):
-        assert _find(after, kind).keys() >= _find(before, kind).keys()
-    assert _only(after, "AWS::ECS::Service")["DesiredCount"] == settings.pooler_tasks
+        assert find(after, kind).keys() >= find(before, kind).keys()
+    assert only(after, "AWS::ECS::Service")["DesiredCount"] == settings.pooler_tasks
 
 
 @_each_environment
@@ -403,16 +415,16 @@ def test_every_alarm_reaches_a_person_and_says_what_to_do_first(
     settings: Environment, role: str, stack_of: Callable[[Environment, str], Template]
 ) -> None:
     template = stack_of(settings, role)
-    ((topic_id, topic),) = _find(template, "AWS::SNS::Topic").items()
-    alarms = _find(template, "AWS::CloudWatch::Alarm")
+    ((topic_id, topic),) = find(template, "AWS::SNS::Topic").items()
+    alarms = find(template, "AWS::CloudWatch::Alarm")
     for alarm in alarms.values():
         assert alarm["AlarmActions"] == alarm["OKActions"] == [{"Ref": topic_id}]
         assert len(alarm["AlarmDescription"]) > 60
-    (subscription,) = _find(template, "AWS::SNS::Subscription").values()
+    (subscription,) = find(template, "AWS::SNS::Subscription").values()
     assert subscription["Endpoint"] == settings.alarm_email
     key_id = topic["KmsMasterKeyId"]["Fn::GetAtt"][0]
-    statements = _find(template, "AWS::KMS::Key")[key_id]["KeyPolicy"]["Statement"]
-    policies = _only(template, "AWS::SNS::TopicPolicy")["PolicyDocument"]["Statement"]
+    statements = find(template, "AWS::KMS::Key")[key_id]["KeyPolicy"]["Statement"]
+    policies = only(template, "AWS::SNS::TopicPolicy")["PolicyDocument"]["Statement"]
     for allowed, action in ((statements, "kms:GenerateDataKey*"), (policies, "sns:Publish")):
         assert any(
             statement["Principal"] == {"Service": "cloudwatch.amazonaws.com"}
@@ -423,11 +435,11 @@ def test_every_alarm_reaches_a_person_and_says_what_to_do_first(
 
 @_each_environment
 def test_what_can_run_out_or_fall_silent_has_an_alarm(settings: Environment) -> None:
-    templates = _build(replace(settings, is_recovery_promoted=False))
+    templates = build_templates(replace(settings, is_recovery_promoted=False))
     alarms = {
         alarm["AlarmName"].removeprefix(naming.alarm(settings, "")): alarm
         for role in ("Monitoring", "Recovery")
-        for alarm in _find(templates[role], "AWS::CloudWatch::Alarm").values()
+        for alarm in find(templates[role], "AWS::CloudWatch::Alarm").values()
     }
     of_each = {"cpu", "memory", "storage", "storage-trend", "connections"}
     expected = {f"{s}-{what}" for s in ("primary", "replica-1", "recovery") for what in of_each}
@@ -467,27 +479,27 @@ def test_an_existing_vpc_further_clients_and_further_vpcs_are_settings() -> None
         client_cidrs=("10.99.0.0/16",),
         associated_vpcs=(AssociatedVpc(vpc_id="vpc-00000000000000002", region="us-east-1"),),
     )
-    templates = _build(replace(STAGING, primary=region))
-    assert not _find(templates["Network"], "AWS::EC2::VPC")
-    assert not _find(templates["Network"], "AWS::EC2::VPCEndpoint")
-    zone = _only(templates["Network"], "AWS::Route53::HostedZone")
+    templates = build_templates(replace(STAGING, primary=region))
+    assert not find(templates["Network"], "AWS::EC2::VPC")
+    assert not find(templates["Network"], "AWS::EC2::VPCEndpoint")
+    zone = only(templates["Network"], "AWS::Route53::HostedZone")
     assert [vpc["VPCId"] for vpc in zone["VPCs"]] == [
         "vpc-00000000000000001",
         "vpc-00000000000000002",
     ]
-    subnets = _only(templates["Database"], "AWS::RDS::DBSubnetGroup")["SubnetIds"]
+    subnets = only(templates["Database"], "AWS::RDS::DBSubnetGroup")["SubnetIds"]
     assert subnets == list(vpc.database_subnet_ids)
-    balancer = _only(templates["Pooling"], "AWS::ElasticLoadBalancingV2::LoadBalancer")
+    balancer = only(templates["Pooling"], "AWS::ElasticLoadBalancingV2::LoadBalancer")
     assert balancer["Subnets"] == list(vpc.task_subnet_ids)
     opened = [
         rule["CidrIp"]
-        for group in _find(templates["Pooling"], "AWS::EC2::SecurityGroup").values()
+        for group in find(templates["Pooling"], "AWS::EC2::SecurityGroup").values()
         for rule in group.get("SecurityGroupIngress", [])
     ]
     assert opened == ["10.99.0.0/16"]
 
 
 def test_a_primary_region_that_comes_back_after_a_promotion_serves_nobody() -> None:
-    templates = _build(replace(PRODUCTION, is_recovery_promoted=True))
-    assert _only(templates["Pooling"], "AWS::ECS::Service")["DesiredCount"] == 0
-    assert not _find(templates["Pooling"], "AWS::ApplicationAutoScaling::ScalableTarget")
+    templates = build_templates(replace(PRODUCTION, is_recovery_promoted=True))
+    assert only(templates["Pooling"], "AWS::ECS::Service")["DesiredCount"] == 0
+    assert not find(templates["Pooling"], "AWS::ApplicationAutoScaling::ScalableTarget")
