@@ -9,15 +9,18 @@ from pathlib import Path
 import pytest
 
 from db.environments import ENVIRONMENTS, STAGING
+from db.flyway import calculate_checksum, find_migrations
 from stacks import naming
 from tests.synthesis import PROJECT, Synthesis, run_cdk
 
 pytestmark = pytest.mark.slow
 
-_ADDED = "V5__archive_workflows.sql"
-_SQL = (
-    "SET LOCAL lock_timeout = '500ms';\nALTER TABLE workflows ADD COLUMN archived_at TIMESTAMP;\n"
-)
+_LATEST = int(find_migrations()[-1].version)
+_ADDED = f"V{_LATEST + 1}__archive_workflows.sql"
+_SQL = b"""\
+SET LOCAL lock_timeout = '500ms';
+ALTER TABLE workflows ADD COLUMN archived_at TIMESTAMP;
+"""
 _CHANGED = ("Migrations", "Pooling", "Recovery")
 _IMAGE = re.compile(r'"Fn::Sub": "[^"]+assets-[^"]+:[0-9a-f]{64}"')
 
@@ -31,7 +34,7 @@ def next_commit(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy2(PROJECT / name, folder)
     for name in ("db", "stacks", "tests"):
         shutil.copytree(PROJECT / name, folder / name)
-    (folder / "db" / "migrations" / _ADDED).write_text(_SQL, encoding="utf-8")
+    (folder / "db" / "migrations" / _ADDED).write_bytes(_SQL)
     run_cdk(
         "synth",
         "--quiet",
@@ -48,6 +51,7 @@ def _diff(synthesis: Synthesis, next_commit: Path, stack: str) -> list[str]:
         "diff",
         "--exclusively",
         "--no-color",
+        "--ci",  # on standard output
         "--app",
         str(next_commit),
         "--template",
@@ -80,15 +84,15 @@ def test_the_diff_is_the_migration_the_image_and_pgbouncers_renewal_as_the_readm
     assert _find_changed_lines(migrations) == [
         '[-]   "...image..."',
         '[+]   "...image..."',
-        f'[+]   "{_ADDED} checksum 675474137",',
+        f'[+]   "{_ADDED} checksum {calculate_checksum(_SQL)}",',
     ]
     renewal = [
-        '[-]       "cloudflow.schema-version": "4"',
-        '[+]       "cloudflow.schema-version": "5"',
+        f'[-]       "cloudflow.schema-version": "{_LATEST}"',
+        f'[+]       "cloudflow.schema-version": "{_LATEST + 1}"',
     ]
     assert _find_changed_lines(pooling) == _find_changed_lines(recovery) == renewal
     readme = (PROJECT / "README.md").read_text(encoding="utf-8")
     for diff in (migrations, pooling):
-        shown = [line for line in diff if line and "Number of stacks" not in line]
-        assert "\n".join(shown) in readme
+        shown = "\n".join(line for line in diff if line and "Number of stacks" not in line)
+        assert shown in readme, f"README.md: the diff is now\n{shown}"
     proven("a commit that adds a migration: cdk diff shows it, the new image, PgBouncer's renewal")
