@@ -35,7 +35,7 @@ def _find_id(template: Template, kind: str) -> str:
 def test_the_resource_lists_each_migration_and_the_exact_task_definition(
     settings: Environment, template: Callable[[Environment], Template]
 ) -> None:
-    properties = only(template(settings), stack.RESOURCE_TYPE)
+    properties = dict(only(template(settings), stack.RESOURCE_TYPE))
     assert properties.pop("ServiceToken")
     definition = _find_id(template(settings), "AWS::ECS::TaskDefinition")
     assert properties == {

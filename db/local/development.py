@@ -426,10 +426,12 @@ def _read_lag_bytes(primary: Postgres) -> int | None:
 def _read_lag_seconds(replica: Postgres) -> float:
     """Age of the last transaction replayed; 0 when all that was received is replayed.
 
-    Without that condition it would grow on an idle primary, which is no lag.
+    Without that condition it would grow on an idle primary, which is no lag. A replica that has
+    replayed none since its start lags since then.
     """
     rows = replica.query(
         "SELECT CASE WHEN pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() THEN 0 ELSE"
-        " coalesce(extract(epoch FROM now() - pg_last_xact_replay_timestamp()), 0) END AS seconds"
+        " extract(epoch FROM now() - coalesce(pg_last_xact_replay_timestamp(),"
+        " pg_postmaster_start_time())) END AS seconds"
     )
     return round(float(rows[0]["seconds"]), 3)

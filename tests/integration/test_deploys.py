@@ -2,6 +2,7 @@
 template and the real image against the real PostgreSQL; moto stands in for ECS and its logs.
 """
 
+import copy
 import json
 import os
 import re
@@ -194,7 +195,7 @@ def task(image: Image, synthesis: Synthesis, database: Database, tmp_path: Path)
     template = synthesis.templates[naming.stack(STAGING, "Migrations")]
     made = Task(
         image=image,
-        container=_find_definition(template)["ContainerDefinitions"][0],
+        container=copy.deepcopy(_find_definition(template)["ContainerDefinitions"][0]),
         database=database,
         folder=tmp_path,
     )
