@@ -78,7 +78,7 @@ def _build_environment(app: cdk.App, settings: Environment, *, account: str | No
         key=base.key,
         primary=database.primary,
     )
-    recovery.add_stack_dependency(database)
+    recovery.add_stack_dependency(migrations)
 
 
 def main() -> None:

@@ -54,6 +54,7 @@ def build_url(host: str, port: int, database: str, *, authorities: str = "") -> 
     session. With a file of `authorities` the server must show a certificate of its own name.
     """
     url = f"jdbc:postgresql://{host}:{port}/{database}?ApplicationName={APPLICATION}"
+    url += "&tcpKeepAlive=true"  # a statement of an hour is silent as long
     return f"{url}&sslmode=verify-full&sslrootcert={authorities}" if authorities else url
 
 

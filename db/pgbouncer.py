@@ -27,13 +27,16 @@ def _check(condition: bool, setting: str, value: object, remedy: str) -> None:
 class Route:
     """A database name that clients ask for, and the server that answers behind it.
 
-    Raises ValueError for a value that would change the meaning of pgbouncer.ini.
+    With a `user` PgBouncer logs in to the server as that one, whoever the client is, and all
+    clients of the name share one pool; its password stands in the auth file. Raises ValueError for
+    a value that would change the meaning of pgbouncer.ini.
     """
 
     name: str
     host: str
     port: int
     database: str
+    user: str = ""
 
     def __post_init__(self) -> None:
         for setting in ("name", "database"):
@@ -41,6 +44,9 @@ class Route:
             _check(
                 bool(_NAME.fullmatch(value)), f"Route.{setting}", value, "use letters, digits, _.-"
             )
+        _check(
+            not self.user or bool(_NAME.fullmatch(self.user)), "Route.user", self.user, "use a name"
+        )
         _check(self.name != "pgbouncer", "Route.name", self.name, "PgBouncer keeps that name")
         _check(bool(_HOST.fullmatch(self.host)), "Route.host", self.host, "use a host name or IP")
         _check(1 <= self.port <= 65535, "Route.port", self.port, "use 1 to 65535")
@@ -96,6 +102,12 @@ class Pooler:
     server_login_retry_seconds: int = 1
     is_logging_stats: bool = False
 
+    # Files: the authorities that a server's certificate must come from; what clients are shown.
+    server_authorities: str = ""
+    certificate: str = ""
+    key: str = ""
+    is_client_tls_required: bool = False
+
     def __post_init__(self) -> None:
         _check(bool(self.routes), "Pooler.routes", self.routes, "name at least one database")
         names = [route.name for route in self.routes]
@@ -111,11 +123,22 @@ class Pooler:
         _check(
             bool(_NAME.fullmatch(self.admin_user)), "Pooler.admin_user", self.admin_user, "a name"
         )
+        for setting in ("auth_file", "server_authorities", "certificate", "key"):
+            value = getattr(self, setting)
+            _check(
+                bool(re.fullmatch(r"/[^\n]+", value)) or (not value and setting != "auth_file"),
+                f"Pooler.{setting}",
+                value,
+                "use one line, an absolute path",
+            )
         _check(
-            bool(re.fullmatch(r"/[^\n]+", self.auth_file)),
-            "Pooler.auth_file",
-            self.auth_file,
-            "use one line, an absolute path",
+            bool(self.certificate) == bool(self.key), "Pooler.key", self.key, "give both or none"
+        )
+        _check(
+            bool(self.certificate) or not self.is_client_tls_required,
+            "Pooler.is_client_tls_required",
+            self.is_client_tls_required,
+            "give a certificate and a key",
         )
         for setting in (
             "max_prepared_statements",
@@ -156,7 +179,9 @@ class Pooler:
 def render_ini(pooler: Pooler) -> str:
     """The whole pgbouncer.ini."""
     routes = "\n".join(
-        f"{r.name} = host={r.host} port={r.port} dbname={r.database}" for r in pooler.routes
+        f"{r.name} = host={r.host} port={r.port} dbname={r.database}"
+        + (f" user={r.user}" if r.user else "")
+        for r in pooler.routes
     )
     return f"""\
 ; Rendered by db/pgbouncer.py: edit that, not this.
@@ -189,12 +214,42 @@ idle_transaction_timeout = {pooler.idle_transaction_timeout_seconds}
 client_login_timeout = {pooler.client_login_timeout_seconds}
 ; The default, 15, is what a failover would cost.
 server_login_retry = {pooler.server_login_retry_seconds}
+; A failover moves the name to another address: look again as often as RDS's records say.
+dns_max_ttl = 5
+dns_nxdomain_ttl = 5
+; A host that is lost answers nothing, not even no: noticed after 5 s when connecting, 15 s when it
+; owes an answer, 90 s when idle. Below the load balancer's idle timeout of 350 s.
+server_connect_timeout = 5
+tcp_user_timeout = 15000
 tcp_keepalive = 1
 tcp_keepidle = 60
-
+tcp_keepintvl = 10
+tcp_keepcnt = 3
+{_render_tls(pooler)}
 ; Rates and waits, once a minute, where something reads them.
 log_stats = {int(pooler.is_logging_stats)}
 """
+
+
+def _render_tls(pooler: Pooler) -> str:
+    lines: list[str] = []
+    if pooler.server_authorities:
+        lines += [
+            "",
+            "; The server must show a certificate of its own name, from these authorities.",
+            "server_tls_sslmode = verify-full",
+            f"server_tls_ca_file = {pooler.server_authorities}",
+        ]
+    if pooler.certificate:
+        lines += [
+            "",
+            f"client_tls_sslmode = {'require' if pooler.is_client_tls_required else 'allow'}",
+            f"client_tls_cert_file = {pooler.certificate}",
+            f"client_tls_key_file = {pooler.key}",
+            "; No client shows a certificate, and yet a file of authorities is wanted.",
+            f"client_tls_ca_file = {pooler.certificate}",
+        ]
+    return "\n".join(lines) + ("\n" if lines else "")
 
 
 def render_auth_file(logins: tuple[Login, ...]) -> str:

@@ -120,6 +120,7 @@ class Environment:
     pooler_tasks_maximum: int
     pooler_cpu_units: int
     pooler_memory_mib: int
+    is_client_tls_required: bool = False
     task_cpu_architecture: Literal["ARM64", "X86_64"] = "ARM64"
 
     is_migrated_at_deploy: bool = True

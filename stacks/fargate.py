@@ -47,6 +47,7 @@ def build_security_group(
     group = ec2.SecurityGroup(
         scope, "Group", vpc=network.vpc, description=description, allow_all_outbound=False
     )
-    # ECR's layers come from S3, whose addresses are AWS's own; no other route leads out.
+    # ECR's layers come from S3, whose addresses are AWS's own. In a VPC of ours no other route
+    # leads out; in a given one, its own routes decide.
     group.add_egress_rule(ec2.Peer.any_ipv4(), ec2.Port.tcp(443), "AWS APIs, by VPC endpoint")
     return group

@@ -140,8 +140,8 @@ def check_migrations(folder: Path = MIGRATIONS) -> None:
         # Settings of one script, such as executeInTransaction, stand beside it.
         if name not in known and name.removesuffix(".conf") not in known:
             raise ValueError(
-                f"db/migrations/{name}: Flyway would not read it; name it "
-                "V{version}__{description}.sql, such as V5__add_teams.sql, or remove it"
+                f"db/migrations/{name}: a deploy lists V{{version}}__{{description}}.sql only, and "
+                "Flyway may run this unseen; name it so, such as V5__add_teams.sql, or remove it"
             )
     scripts: dict[str, str] = {}
     for expected, migration in enumerate(found, start=1):

@@ -1,16 +1,20 @@
-"""Logs of what is done, not of data."""
+"""Logs of what tasks and functions do."""
 
 import aws_cdk as cdk
+from aws_cdk import aws_kms as kms
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
 
-def build_log_group(scope: Construct, construct_id: str, name: str) -> logs.LogGroup:
-    """Kept for a month, gone with its stack."""
+def build_log_group(
+    scope: Construct, construct_id: str, name: str, *, encryption_key: kms.IKey | None = None
+) -> logs.LogGroup:
+    """Kept for a month, gone with its stack; with a key where it may show rows."""
     return logs.LogGroup(
         scope,
         construct_id,
         log_group_name=name,
+        encryption_key=encryption_key,
         retention=logs.RetentionDays.ONE_MONTH,
         removal_policy=cdk.RemovalPolicy.DESTROY,
     )

@@ -26,13 +26,16 @@ from stacks.log_groups import build_log_group
 from stacks.network import Network
 
 RESOURCE_TYPE = "Custom::Migrations"
-CONTAINER = "flyway"  # as stacks/handlers/migrations.py looks for it
+_CONTAINER = "flyway"
 _LOG_PREFIX = "migrations"
 _IMAGE_USER = 6433  # as the Dockerfile makes it
 _AUTHORITIES = "/flyway/rds.pem"  # as the Dockerfile places it
 # A Java program that waits for the database: half a CPU starts it in seconds.
 _CPU_UNITS = 512
 _MEMORY_MIB = 1024
+# Above all attempts of the handlers' clients together.
+_START_TIMEOUT = cdk.Duration.minutes(5)
+_WATCH_TIMEOUT = cdk.Duration.minutes(2)
 _ASK_EVERY = cdk.Duration.seconds(10)
 # The framework's longest; the handler itself stops the task before (its DEADLINE).
 _FRAMEWORK_TIMEOUT = cdk.Duration.hours(1)
@@ -80,13 +83,19 @@ class MigrationsStack(cdk.Stack):
         if settings.is_migrated_at_deploy and not settings.is_recovery_promoted:
             provider = self._build_provider(settings, runner)
             self._build_schema(runner, provider)
-        self._publish(settings, runner)
+        if not settings.is_recovery_promoted:
+            self._publish(settings, runner)
 
     def _build_runner(
         self, settings: Environment, network: Network, database: DatabaseStack
     ) -> Runner:
-        log_group = build_log_group(self, "Log", naming.log_group(settings, "migrations"))
+        key = kms.Key.from_key_arn(self, "Key", database.key.key_arn)
+        # PostgreSQL's errors show rows.
+        log_group = build_log_group(
+            self, "Log", naming.log_group(settings, "migrations"), encryption_key=key
+        )
         definition = self._build_task_definition(settings, database, log_group)
+        key.grant_decrypt(definition.obtain_execution_role())
         group = build_security_group(self, network, description="Tasks of Flyway")
         # Both rules in this stack: the database's outlives Flyway's task and knows nothing of it.
         database_group = ec2.SecurityGroup.from_security_group_id(
@@ -124,7 +133,7 @@ class MigrationsStack(cdk.Stack):
         )
         definition.add_container(
             "Flyway",
-            container_name=CONTAINER,
+            container_name=_CONTAINER,
             image=build_image(
                 settings, flyway.DATABASE_FOLDER, dockerfile="images/flyway/Dockerfile"
             ),
@@ -145,12 +154,21 @@ class MigrationsStack(cdk.Stack):
                     "PoolerSecret", database.pooler_secret
                 ),
             },
-            logging=ecs.LogDriver.aws_logs(stream_prefix=_LOG_PREFIX, log_group=log_group),
+            logging=ecs.LogDriver.aws_logs(
+                stream_prefix=_LOG_PREFIX,
+                log_group=log_group,
+                # ECS's default may drop lines, and these tell why a deploy failed.
+                mode=ecs.AwsLogDriverMode.BLOCKING,
+            ),
+            # The primary's host may vanish without a word: noticed in two minutes, not two hours.
+            system_controls=[
+                ecs.SystemControl(namespace=f"net.ipv4.tcp_keepalive_{name}", value=value)
+                for name, value in (("time", "60"), ("intvl", "15"), ("probes", "4"))
+            ],
             readonly_root_filesystem=True,
             user=f"{_IMAGE_USER}:{_IMAGE_USER}",
         )
         execution_role = definition.obtain_execution_role()
-        kms.Key.from_key_arn(self, "Key", database.key.key_arn).grant_decrypt(execution_role)
         acknowledge(
             execution_role,
             "AwsSolutions::AwsSolutions-IAM5[Resource::*]",
@@ -237,11 +255,11 @@ class MigrationsStack(cdk.Stack):
         function = build_function(
             self,
             "Start",
-            name=f"{naming.migrations(settings)}-start",
+            name=naming.migrations_function(settings, "start"),
             description="Starts Flyway's task",
             handler="migrations.on_event",
             environment=_name_place(settings, runner),
-            timeout=cdk.Duration.minutes(2),
+            timeout=_START_TIMEOUT,
             statements=[
                 # Any revision: a rollback runs the one before.
                 iam.PolicyStatement(
@@ -271,11 +289,11 @@ class MigrationsStack(cdk.Stack):
         function = build_function(
             self,
             "Watch",
-            name=f"{naming.migrations(settings)}-watch",
+            name=naming.migrations_function(settings, "watch"),
             description="Tells whether Flyway's task is over, and how it ended",
             handler="migrations.is_complete",
             environment=_name_place(settings, runner),
-            timeout=cdk.Duration.minutes(2),
+            timeout=_WATCH_TIMEOUT,
             statements=[
                 iam.PolicyStatement(
                     actions=["ecs:DescribeTasks", "ecs:StopTask"],
@@ -326,14 +344,15 @@ class MigrationsStack(cdk.Stack):
         subnets = cdk.Fn.join(",", [subnet.subnet_id for subnet in runner.subnets])
         network = (
             f"awsvpcConfiguration={{subnets=[{subnets}],"
-            f"securityGroups=[{runner.group.security_group_id}]}}"
+            f"securityGroups=[{runner.group.security_group_id}],assignPublicIp=DISABLED}}"
         )
         command = (
             f"aws ecs run-task --region {self.region} --cluster {naming.migrations(settings)} "
             f"--task-definition {naming.migrations(settings)} --launch-type FARGATE "
+            "--platform-version 1.4.0 --started-by by-hand "
             f"--network-configuration '{network}'"
         )
-        repair = '{"containerOverrides":[{"name":"flyway","command":["repair"]}]}'
+        repair = f'{{"containerOverrides":[{{"name":"{_CONTAINER}","command":["repair"]}}]}}'
         cdk.CfnOutput(
             self,
             "MigrateCommand",
@@ -363,5 +382,5 @@ def _name_place(settings: Environment, runner: Runner) -> dict[str, str]:
         "SECURITY_GROUP": runner.group.security_group_id,
         "LOG_GROUP": naming.log_group(settings, "migrations"),
         "LOG_PREFIX": _LOG_PREFIX,
-        "FAMILY": naming.migrations(settings),
+        "CONTAINER": _CONTAINER,
     }

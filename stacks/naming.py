@@ -78,8 +78,12 @@ def pooler(settings: Environment) -> str:
 
 
 def migrations(settings: Environment) -> str:
-    """The family of the task definitions that run Flyway."""
+    """The family of the task definitions that run Flyway, and the cluster they run in."""
     return f"cloudflow-{settings.name}-migrations"
+
+
+def migrations_function(settings: Environment, role: str) -> str:
+    return _fit(f"{migrations(settings)}-{role}", 64)
 
 
 def backup_age_function(settings: Environment) -> str:

@@ -37,6 +37,7 @@ CLIENTS_REFUSED_TERMS = ("query_wait_timeout", "server login has been failing", 
 SCHEMA_LABEL = "cloudflow.schema-version"
 RUN_FOLDER = "/run/pgbouncer"
 _RUN_FOLDER_MIB = 16
+_AUTHORITIES = "/etc/rds.pem"  # as the Dockerfile places it
 _IMAGE_USER = 6432  # as the Dockerfile makes it
 
 # A task that is replaced gets no new clients and keeps its old ones for the deregistration delay;
@@ -52,6 +53,8 @@ _SCALE_AT_CPU_PERCENT = 60
 # Stand in for host names that only the deploy knows; render_ini wants names, not CDK's tokens.
 _WRITER = "writer.placeholder"
 _READERS = "readers.placeholder"
+# The entry point puts the secret's user in: rotation alternates between two.
+_SERVER_USER, _SERVER_USER_MARK = "server_user", "@SERVER_USER@"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,18 +65,38 @@ class Servers:
     readers: tuple[str, ...]
 
 
-def build_pooler() -> pgbouncer.Pooler:
+@dataclass(frozen=True, kw_only=True)
+class Secrets:
+    """Whom clients log in as, and whom PgBouncer logs in as."""
+
+    app: secretsmanager.ISecret
+    server: secretsmanager.ISecret
+
+
+def build_pooler(*, is_client_tls_required: bool = False) -> pgbouncer.Pooler:
     """PgBouncer's settings on AWS, with placeholders for the servers' host names."""
     return pgbouncer.Pooler(
         routes=(
-            pgbouncer.Route(name=DATABASE, host=_WRITER, port=PORT, database=DATABASE),
-            pgbouncer.Route(name=READONLY_DATABASE, host=_READERS, port=PORT, database=DATABASE),
+            pgbouncer.Route(
+                name=DATABASE, host=_WRITER, port=PORT, database=DATABASE, user=_SERVER_USER
+            ),
+            pgbouncer.Route(
+                name=READONLY_DATABASE,
+                host=_READERS,
+                port=PORT,
+                database=DATABASE,
+                user=_SERVER_USER,
+            ),
         ),
         listen_addresses=("*",),
         listen_port=PORT,
         auth_file=f"{RUN_FOLDER}/userlist.txt",
-        admin_user="pgbouncer",  # nobody: the auth file does not have it
+        admin_user="nobody",  # the auth file does not have it
         is_logging_stats=True,
+        server_authorities=_AUTHORITIES,
+        certificate=f"{RUN_FOLDER}/certificate.pem",
+        key=f"{RUN_FOLDER}/key.pem",
+        is_client_tls_required=is_client_tls_required,
     )
 
 
@@ -93,7 +116,7 @@ class Pooler(Construct):
         network: Network,
         database_group: ec2.ISecurityGroup,
         servers: Servers,
-        app_secret: secretsmanager.ISecret,
+        secrets: Secrets,
         key: kms.IKey,
         tasks: int,
         tasks_maximum: int,
@@ -102,7 +125,7 @@ class Pooler(Construct):
         self.service_name = naming.pooler(settings)
         self.cluster_name = naming.cluster(settings)
         self.log_group = self._build_log_group(settings)
-        definition = self._build_task_definition(settings, servers, app_secret, key)
+        definition = self._build_task_definition(settings, servers, secrets, key)
         self.execution_role: iam.IRole = definition.obtain_execution_role()
         service_group = build_security_group(self, network, description="Tasks of PgBouncer")
         service = self._build_service(settings, network, definition, service_group, tasks)
@@ -144,7 +167,7 @@ class Pooler(Construct):
         self,
         settings: Environment,
         servers: Servers,
-        app_secret: secretsmanager.ISecret,
+        secrets: Secrets,
         key: kms.IKey,
     ) -> ecs.FargateTaskDefinition:
         definition = build_task_definition(
@@ -161,8 +184,16 @@ class Pooler(Construct):
             # A statement that was prepared before a migration may fail after it, and goes on doing
             # so in some drivers: a new version of the schema replaces the tasks.
             docker_labels={SCHEMA_LABEL: find_migrations()[-1].version},
-            environment={"PGBOUNCER_INI": _render_ini(servers), "APP_USER": APP_USER},
-            secrets={"APP_PASSWORD": ecs.Secret.from_secrets_manager(app_secret, "password")},
+            environment={
+                "PGBOUNCER_INI": _render_ini(servers, settings),
+                "HOST_NAME": settings.host_name,
+                "APP_USER": APP_USER,
+            },
+            secrets={
+                "APP_PASSWORD": ecs.Secret.from_secrets_manager(secrets.app, "password"),
+                "SERVER_USER": ecs.Secret.from_secrets_manager(secrets.server, "username"),
+                "SERVER_PASSWORD": ecs.Secret.from_secrets_manager(secrets.server, "password"),
+            },
             port_mappings=[ecs.PortMapping(container_port=PORT)],
             logging=ecs.LogDriver.aws_logs(stream_prefix="pgbouncer", log_group=self.log_group),
             readonly_root_filesystem=True,
@@ -202,7 +233,7 @@ class Pooler(Construct):
         acknowledge(
             definition,
             "AwsSolutions::AwsSolutions-ECS2",
-            "pgbouncer.ini and a user's name are no secrets; the password comes from its secret",
+            "pgbouncer.ini and users' names are no secrets; the passwords come from their secrets",
         )
         return definition
 
@@ -367,9 +398,12 @@ def _connection_string(settings: Environment, database: str) -> str:
     return f"postgresql://{APP_USER}:${{DB_PASSWORD}}@{settings.host_name}:{PORT}/{database}"
 
 
-def _render_ini(servers: Servers) -> str:
+def _render_ini(servers: Servers, settings: Environment) -> str:
     """The one renderer's file, a line an element, so that a diff shows the lines that changed."""
-    text = pgbouncer.render_ini(build_pooler())
+    text = pgbouncer.render_ini(
+        build_pooler(is_client_tls_required=settings.is_client_tls_required)
+    )
+    text = text.replace(f"user={_SERVER_USER}\n", f"user={_SERVER_USER_MARK}\n")
     text = text.replace(_WRITER, servers.writer)
     text = text.replace(_READERS, ",".join(servers.readers or (servers.writer,)))
     return cdk.Token.as_string({"Fn::Join": ["\n", text.rstrip("\n").split("\n")]})
@@ -406,8 +440,13 @@ class PoolingStack(cdk.Stack):
                 readers=tuple(r.db_instance_endpoint_address for r in database.replicas),
             ),
             # By their ARNs: with the objects themselves Database would have to know this stack.
-            app_secret=secretsmanager.Secret.from_secret_complete_arn(
-                self, "AppSecret", database.app_secret.secret_arn
+            secrets=Secrets(
+                app=secretsmanager.Secret.from_secret_complete_arn(
+                    self, "AppSecret", database.app_secret.secret_arn
+                ),
+                server=secretsmanager.Secret.from_secret_complete_arn(
+                    self, "PoolerSecret", database.pooler_secret.secret_arn
+                ),
             ),
             key=kms.Key.from_key_arn(self, "Key", database.key.key_arn),
             # A primary region that comes back after a promotion must not answer beside the other.

@@ -14,6 +14,7 @@ from aws_cdk import aws_secretsmanager as secretsmanager
 from constructs import Construct
 
 from db import budget
+from db.roles import POOLER_USERS
 from db.settings import APP_USER, Environment
 from stacks import naming
 from stacks.alarms import BACKUP_AGE_METRIC, Alarms, Instance, backup_age_metric, build_dashboard
@@ -26,7 +27,7 @@ from stacks.instances import (
     build_replica,
 )
 from stacks.network import Network
-from stacks.pooling import Pooler, Servers
+from stacks.pooling import Pooler, Secrets, Servers
 
 _BACKUP_AGE_EVERY = cdk.Duration.minutes(5)
 
@@ -87,8 +88,13 @@ class RecoveryStack(cdk.Stack):
         tasks: int,
     ) -> Pooler:
         # By its name: the suffix of a replicated secret's ARN is known in the primary region only.
-        secret = secretsmanager.Secret.from_secret_name_v2(
-            self, "AppSecret", naming.secret(settings, APP_USER)
+        secrets = Secrets(
+            app=secretsmanager.Secret.from_secret_name_v2(
+                self, "AppSecret", naming.secret(settings, APP_USER)
+            ),
+            server=secretsmanager.Secret.from_secret_name_v2(
+                self, "PoolerSecret", naming.secret(settings, POOLER_USERS[0])
+            ),
         )
         pooler = Pooler(
             self,
@@ -98,7 +104,7 @@ class RecoveryStack(cdk.Stack):
             network=ground.network,
             database_group=ground.security_group,
             servers=Servers(writer=replica.db_instance_endpoint_address, readers=()),
-            app_secret=secret,
+            secrets=secrets,
             key=ground.key,
             tasks=tasks,
             tasks_maximum=(
@@ -108,7 +114,8 @@ class RecoveryStack(cdk.Stack):
         # The construct grants the ARN with a suffix; ECS asks by the one without (aws-cdk#18555).
         pooler.execution_role.add_to_principal_policy(
             iam.PolicyStatement(
-                actions=["secretsmanager:GetSecretValue"], resources=[secret.secret_arn]
+                actions=["secretsmanager:GetSecretValue"],
+                resources=[secrets.app.secret_arn, secrets.server.secret_arn],
             )
         )
         return pooler

@@ -28,7 +28,7 @@ class Authority:
         self.certificate = certificate.public_bytes(serialization.Encoding.PEM).decode()
 
     def issue(self, host: str) -> tuple[str, str]:
-        """A key and a certificate for that host name, in PEM."""
+        """A key and a certificate for a host's name, in PEM."""
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = (
             self._begin(_name(host), key)

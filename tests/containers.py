@@ -16,13 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from db.flyway import DATABASE_FOLDER
+from db.local.tools import PGBOUNCER_SOURCE
 
 PROJECT = Path(__file__).resolve().parents[1]
 _STORE = PROJECT / ".local" / "containers"
 _BASE = "docker.io/library/debian:trixie-slim"
-# Maven, in the image's build, trusts what this machine's Java trusts: a proxy may have its own
-# authority.
-_TRUSTED = Path("/etc/ssl/certs/java/cacerts")
 
 _ROOT = [] if os.geteuid() == 0 else ["sudo", "-n"]
 _PODMAN = [
@@ -30,6 +28,7 @@ _PODMAN = [
     f"--root={_STORE / 'storage'}", f"--runroot={_STORE / 'run'}",
 ]  # fmt: skip
 _LIMITS = ["--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024", "--network=host"]
+HOST = "server.test"  # this machine, as containers call it: localhost may be ::1 first
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,27 +43,61 @@ class Image:
     entrypoint: list[str]
     command: list[str]
     folder: str
+    stop_signal: str
 
 
 def ensure_flyway_image() -> Image:
-    """Flyway's image as db/ makes it now; built when it is not there yet."""
-    digest = hashlib.sha256()
-    for path in _find_context():
-        digest.update(f"{path.relative_to(DATABASE_FOLDER)}\0".encode() + path.read_bytes())
-    name = f"localhost/cloudflow-flyway:{digest.hexdigest()[:16]}"
+    """Flyway's image as db/ makes it now."""
+    # Maven trusts what this machine's Java trusts: a proxy may have its own authority.
+    trusted = Path("/etc/ssl/certs/java/cacerts")
+    options: list[str] = []
+    if trusted.exists():
+        options = [
+            f"--volume={trusted}:/trusted:ro",
+            "--build-arg=MAVEN_OPTS=-Djavax.net.ssl.trustStore=/trusted",
+        ]
+    return _ensure("flyway", DATABASE_FOLDER, "images/flyway/Dockerfile", options)
+
+
+def ensure_pgbouncer_image() -> Image:
+    """PgBouncer's image, of Debian's patched source: upstream's archive is in no registry."""
+    digest = hashlib.sha256(PGBOUNCER_SOURCE.read_bytes()).hexdigest()
+    options = [
+        f"--volume={PGBOUNCER_SOURCE}:/source.tar.gz:ro",
+        "--build-arg=PGBOUNCER_SOURCE=file:///source.tar.gz",
+        f"--build-arg=PGBOUNCER_SHA256={digest}",
+    ]
+    return _ensure("pgbouncer", DATABASE_FOLDER / "images" / "pgbouncer", "Dockerfile", options)
+
+
+def _ensure(name: str, context: Path, dockerfile: str, options: list[str]) -> Image:
+    """An image of a folder as it is now; built when it is not there yet."""
     _STORE.mkdir(parents=True, exist_ok=True)
-    with (_STORE / "lock").open("w", encoding="ascii") as lock:
+    with (
+        (_STORE / "lock").open("w", encoding="ascii") as lock,
+        tempfile.TemporaryDirectory(dir=_STORE) as folder,
+    ):
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not _has(name):
+        copied = Path(folder)
+        digest = hashlib.sha256("".join(options).encode())
+        for path in _find_context(context):
+            name_there = path.relative_to(context)
+            target = copied / name_there
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, target)  # as the CDK stages it: links are followed
+            digest.update(f"{name_there}\0".encode() + target.read_bytes())
+        tag = f"localhost/cloudflow-{name}:{digest.hexdigest()[:16]}"
+        if not _has(tag):
             _ensure_base()
-            _build(name)
-    (found,) = json.loads(_run("inspect", "--type=image", name))
+            _build(tag, copied, dockerfile, options)
+    (found,) = json.loads(_run("inspect", "--type=image", tag))
     return Image(
-        name=name,
-        root=Path(_run("image", "mount", name).strip()),
+        name=tag,
+        root=Path(_run("image", "mount", tag).strip()),
         entrypoint=found["Config"]["Entrypoint"],
-        command=found["Config"]["Cmd"],
-        folder=found["Config"]["WorkingDir"],
+        command=found["Config"].get("Cmd", []),
+        folder=found["Config"].get("WorkingDir", "/"),
+        stop_signal=found["Config"].get("StopSignal", ""),
     )
 
 
@@ -74,6 +107,7 @@ def start(
     *,
     environment: Mapping[str, str],
     mounts: Mapping[Path, str],
+    scratch: Mapping[str, str],
     command: Sequence[str] = (),
     user: str,
     output: Path,
@@ -86,9 +120,12 @@ def start(
         return subprocess.Popen(
             [
                 *_PODMAN, "run", "--rm", f"--name={name}", *_LIMITS, f"--user={user}",
+                f"--add-host={HOST}:127.0.0.1",
                 "--read-only", "--read-only-tmpfs=false", "--cap-drop=all",
                 *(f"--env={key}" for key in environment),
                 *(f"--volume={source}:{target}:ro" for source, target in mounts.items()),
+                *(f"--mount=type=tmpfs,destination={path},{options}" for path, options in
+                  scratch.items()),
                 f"--workdir={image.folder}", f"--entrypoint={json.dumps(image.entrypoint)}",
                 "--rootfs", str(image.root), *(command or image.command),
             ],
@@ -113,6 +150,11 @@ def stop(name: str) -> None:
     _run("stop", "--ignore", "--time=10", name)
 
 
+def find_process(name: str) -> int:
+    """The process id, on this machine, of a container's first process."""
+    return int(_run("inspect", "--type=container", "--format={{.State.Pid}}", name))
+
+
 def kill(name: str) -> None:
     """What a lost host, or too little memory, does to a task."""
     _run("kill", "--signal=KILL", name)
@@ -132,10 +174,13 @@ def _has(image: str) -> bool:
     return subprocess.run(exists, capture_output=True, check=False).returncode == 0
 
 
-def _find_context() -> list[Path]:
-    """The files that db/.dockerignore lets into the image's context."""
-    lines = (DATABASE_FOLDER / ".dockerignore").read_text(encoding="utf-8").splitlines()
-    named = [DATABASE_FOLDER / line[1:] for line in lines if line.startswith("!")]
+def _find_context(folder: Path) -> list[Path]:
+    """The files that go into an image's context: all, or those that .dockerignore lets in."""
+    ignore = folder / ".dockerignore"
+    named = [folder]
+    if ignore.exists():
+        lines = ignore.read_text(encoding="utf-8").splitlines()
+        named = [folder / line[1:] for line in lines if line.startswith("!")]
     return sorted(
         path
         for root in named
@@ -166,18 +211,10 @@ def _ensure_base() -> None:
         subprocess.run([*_ROOT, "rm", "-rf", str(folder), f"{folder}.tar"], check=True)
 
 
-def _build(name: str) -> None:
-    repository = name.partition(":")[0]
-    for old in _run("images", "--quiet", repository).split():
+def _build(tag: str, context: Path, dockerfile: str, options: list[str]) -> None:
+    for old in _run("images", "--quiet", tag.partition(":")[0]).split():
         _run("rmi", "--force", old)
-    trust: list[str] = []
-    if _TRUSTED.exists():
-        trust = [
-            f"--volume={_TRUSTED}:/trusted:ro",
-            "--build-arg=MAVEN_OPTS=-Djavax.net.ssl.trustStore=/trusted",
-        ]
     _run(
-        "build", "--layers=false", *_LIMITS, *trust,
-        f"--file={DATABASE_FOLDER / 'images' / 'flyway' / 'Dockerfile'}", f"--tag={name}",
-        str(DATABASE_FOLDER),
+        "build", "--layers=false", *_LIMITS, *options,
+        f"--file={context / dockerfile}", f"--tag={tag}", str(context),
     )  # fmt: skip

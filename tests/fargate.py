@@ -53,7 +53,7 @@ class Fargate:
             security_group=group,
             log_group="/cloudflow/staging/migrations",
             log_prefix="migrations",
-            family=FAMILY,
+            container="flyway",
         )
 
     def register(self, **container: Any) -> str:  # noqa: ANN401

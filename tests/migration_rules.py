@@ -24,15 +24,40 @@ _LIFTED = re.compile(r"-- squawk-ignore [a-z-]+(?:, [a-z-]+)* -- \w.*")
 _COMMENT_OR_STRING = re.compile(r"--[^\n]*|/\*.*?\*/|'[^']*'|\$(\w*)\$.*?\$\1\$", re.DOTALL)
 _BOUNDED = re.compile(r"SET LOCAL lock_timeout = '([0-9]{1,9})ms'", re.IGNORECASE)
 _UNBOUNDED = re.compile(r"SET lock_timeout = 0", re.IGNORECASE)
-# Rewrites, under ACCESS EXCLUSIVE, that squawk has no rule for.
-_REWRITE = re.compile(
-    r"^CLUSTER\b|\bSET\s+((UN)?LOGGED|TABLESPACE|ACCESS\s+METHOD)\b", re.IGNORECASE
-)
+# What squawk has no rule for, and what to do instead.
+_REFUSED = {
+    r"^CLUSTER\b|\bSET\s+((UN)?LOGGED|TABLESPACE|ACCESS\s+METHOD)\b": (
+        "this rewrites the table under a lock: copy the rows in batches"
+    ),
+    r"^(TRUNCATE|LOCK)\b": (
+        "this stops all who write until the end of the file: delete in batches, or let each "
+        "statement take its own lock"
+    ),
+    r"^REFRESH\s+MATERIALIZED\s+VIEW\s+(?!CONCURRENTLY\b)": (
+        "this stops all who read it: CONCURRENTLY, in a file outside a transaction"
+    ),
+    r"^(RESET|DISCARD)\b|^SET\s+(?!LOCAL\b|CONSTRAINTS\b)": (
+        "this lasts into the next migration: SET LOCAL"
+    ),
+    r"^DO\b.*\b(ALTER|CREATE|DROP|TRUNCATE|LOCK)\b": (
+        "the rules do not see into DO: write plain statements"
+    ),
+    r"^DROP\s+(OWNED|ROLE|USER|SCHEMA|DATABASE)\b": (
+        "this takes more than a table's change may: a person does it, by hand"
+    ),
+    r"\bflyway_schema_history\b": "this is Flyway's own record",
+}
 
 
 def find_violations(folder: Path = MIGRATIONS) -> list[str]:
     """One line for each violation in the migrations after V4: file, line, rule and remedy."""
+    found = {migration.script for migration in find_migrations(folder)}
+    strange = {path.name for path in folder.rglob("*.[sS][qQ][lL]")} - found
     return [
+        f"db/migrations/{name}:1: name: a deploy lists V{{version}}__{{description}}.sql only, and "
+        "Flyway may run this unseen"
+        for name in sorted(strange)
+    ] + [
         f"db/migrations/{migration.script}:{line}: {text}"
         for migration in find_migrations(folder)
         if [int(part) for part in migration.version.split(".")] > [LAST_GIVEN]
@@ -43,7 +68,11 @@ def find_violations(folder: Path = MIGRATIONS) -> list[str]:
 def _check(path: Path) -> Iterator[tuple[int, str]]:
     settings = path.with_name(f"{path.name}.conf")
     is_outside = settings.exists() and _OUTSIDE in settings.read_text("utf-8").splitlines()
-    sql = path.read_text(encoding="utf-8")
+    try:
+        sql = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        yield 1, f"text: {error}: save it as UTF-8"
+        return
     yield from _check_lifts(sql)
     statements = list(_find_statements(sql))
     yield from _check_outside(statements) if is_outside else _check_inside(statements)
@@ -77,8 +106,9 @@ def _check_inside(statements: list[tuple[int, str]]) -> Iterator[tuple[int, str]
                 "form: this cannot run in a transaction: put it in a file of its own, as "
                 "make migration NAME=... ARGS=--index makes it",
             )
-        if _REWRITE.search(statement):
-            yield line, "form: this rewrites the table under a lock: copy the rows in batches"
+        for pattern, remedy in _REFUSED.items():
+            if re.search(pattern, statement, re.IGNORECASE | re.DOTALL):
+                yield line, f"form: {remedy}"
         if "lock_timeout" in statement.lower():
             yield line, "form: set lock_timeout once, at the beginning"
 

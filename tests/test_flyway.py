@@ -31,6 +31,7 @@ def test_flyway_refuses_what_it_would_skip_or_destroy_by_default() -> None:
     assert settings["flyway"]["validateMigrationNaming"] is True
     assert settings["flyway"]["cleanDisabled"] is True
     assert settings["flyway"]["outOfOrder"] is False
+    assert settings["flyway"]["outputQueryResults"] is False
     assert settings["flyway"]["postgresql"]["transactional"]["lock"] is False
 
 

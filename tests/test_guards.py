@@ -92,12 +92,15 @@ def test_what_replay_needs_is_never_left_to_the_instances_memory(
 @pytest.mark.parametrize(
     ("names", "said"),
     [
-        (["V1__a.sql", "V2_b.sql"], "db/migrations/V2_b.sql: Flyway would not read it; name it"),
-        (["V1__a.sql", "notes.txt"], "db/migrations/notes.txt: Flyway would not read it"),
+        (
+            ["V1__a.sql", "V2_b.sql"],
+            "db/migrations/V2_b.sql: a deploy lists V{version}",
+        ),
+        (["V1__a.sql", "notes.txt"], "db/migrations/notes.txt: a deploy lists V{version}"),
         (["V1__a.sql", "V1__b.sql"], "V1__b.sql: version 1 is also V1__a.sql; give one of them"),
         (["V1__a.sql", "V3__c.sql"], "V3__c.sql: version 3 comes where 2 is due; number"),
         (["V1__a.sql", "V1.1__b.sql"], "V1.1__b.sql: version 1.1 comes where 2 is due; number"),
-        (["V1__a.sql", "V2__b.sql.conf"], "V2__b.sql.conf: Flyway would not read it"),
+        (["V1__a.sql", "V2__b.sql.conf"], "V2__b.sql.conf: a deploy lists V{version}"),
     ],
 )
 def test_migrations_are_named_and_numbered_as_flyway_reads_them(

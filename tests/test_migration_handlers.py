@@ -15,6 +15,7 @@ from moto import mock_aws
 
 from stacks.handlers import migrations
 from stacks.handlers.migrations import DEADLINE, MigrationError
+from stacks.migrations import _START_TIMEOUT, _WATCH_TIMEOUT
 from tests.fargate import FAMILY, NOW, REGION, Fargate, connect
 
 _OLD, _NEW = ["V1__a.sql checksum 1"], ["V1__a.sql checksum 1", "V2__b.sql checksum 2"]
@@ -58,6 +59,9 @@ Caused by: org.postgresql.util.PSQLException: Connection to x:5432 refused.
 """
 
 
+_BEGUN = 'Migrating schema "public" to version "2 - b"\n'
+
+
 @pytest.fixture
 def fargate(monkeypatch: pytest.MonkeyPatch) -> Generator[Fargate]:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
@@ -80,13 +84,13 @@ def _event(
     if kind != "Create":
         event["PhysicalResourceId"] = "migrations"
     if kind == "Update":
-        event["OldResourceProperties"] = {"TaskDefinition": "before", "Migrations": before}
+        event["OldResourceProperties"] = {"TaskDefinition": f"{FAMILY}:0", "Migrations": before}
     return event
 
 
 def _start(fargate: Fargate, event: dict[str, Any]) -> dict[str, Any]:
     """on_event, as the framework calls it: its answer is added to the event."""
-    return event | migrations.start(event, fargate.place, ecs=fargate.ecs)
+    return event | migrations.start(event, fargate.place, ecs=fargate.ecs, now=NOW)
 
 
 def _begin(fargate: Fargate, *, age: timedelta = timedelta()) -> tuple[dict[str, Any], Any]:
@@ -167,15 +171,55 @@ def test_a_second_update_does_not_migrate_beside_the_first(fargate: Fargate) -> 
     assert _start(fargate, other)["TaskArn"] != first["TaskArn"]
 
 
-def test_a_rollback_beside_a_running_migration_succeeds_and_starts_none(
-    fargate: Fargate,
-) -> None:
+def _roll_back(fargate: Fargate) -> dict[str, Any]:
+    """The event that follows a failed update: the old list and revision, for the new ones."""
+    before, failed = fargate.register(), fargate.register()
+    event = _event("Update", before, listed=_OLD, before=_NEW)
+    event["OldResourceProperties"]["TaskDefinition"] = failed
+    return event
+
+
+def test_a_rollback_runs_the_old_image_whatever_that_comes_to(fargate: Fargate) -> None:
     """It lists nothing that was not applied before; failing, it would strand the stack."""
-    _begin(fargate)
-    rollback = _event("Update", fargate.register(), listed=_OLD, before=_NEW) | {"RequestId": "r"}
-    event = _start(fargate, rollback)
+    event = _start(fargate, _roll_back(fargate))
+    (task,) = fargate.tasks()
+    fargate.date(task)
+    assert task.task_definition_arn == event["ResourceProperties"]["TaskDefinition"]
+    assert _watch(fargate, event) == {"IsComplete": False}
+    fargate.end(task, exit_code=1, output=_UNREACHABLE)
+    assert _watch(fargate, event) == {"IsComplete": True}
+
+
+def test_a_rollback_that_cannot_start_is_left_undone(
+    fargate: Fargate, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _begin(fargate)  # another that goes on
+    event = _start(fargate, _roll_back(fargate) | {"RequestId": "another"})
     assert len(fargate.tasks()) == 1
     assert _watch(fargate, event) == {"IsComplete": True}
+    assert "another migration is running" in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_a_new_image_alone_is_no_rollback(fargate: Fargate) -> None:
+    before, latest = fargate.register(), fargate.register()
+    event = _event("Update", latest, listed=_OLD, before=_OLD)
+    event["OldResourceProperties"]["TaskDefinition"] = before
+    assert not migrations.is_rollback(event)
+    assert not migrations.is_rollback(_event("Create", before))
+
+
+@pytest.mark.parametrize("way", ["killed", "too long"])
+def test_what_was_cut_short_outside_a_transaction_says_what_may_be_left(
+    fargate: Fargate, way: str
+) -> None:
+    event, task = _begin(fargate)
+    fargate.write(task, 'Migrating schema "public" to version "2 - b" [non-transactional]\n')
+    reason = migrations._STOPPED_BY_US if way == "too long" else "host lost"
+    fargate.end(task, exit_code=143, stopped_reason=reason)
+    said = _fail(fargate, event)
+    assert 'version "2 - b" [non-transactional]' in said
+    assert "DROP INDEX CONCURRENTLY" in said
+    assert "undone" not in said
 
 
 @pytest.mark.parametrize("reason", ["RESOURCE:ENI", "Capacity is unavailable at this time"])
@@ -211,9 +255,11 @@ def test_a_task_that_does_not_start_fails_with_its_reason(fargate: Fargate) -> N
 
 def test_a_task_that_is_killed_says_by_what(fargate: Fargate) -> None:
     event, task = _begin(fargate)
+    fargate.write(task, _BEGUN)
     fargate.end(task, exit_code=137, reason="OutOfMemoryError: container killed")
     said = _fail(fargate, event)
     assert "killed (signal 9)" in said
+    assert "in a transaction is undone" in said
     assert "OutOfMemoryError" in said
     assert task.id in said, "where the whole output is"
 
@@ -228,6 +274,7 @@ def test_a_task_that_outlives_a_deploy_is_stopped_before_the_deploy_fails(
     assert _watch(fargate, event) == {"IsComplete": False}, "it is stopping, and not yet stopped"
     assert task.desired_status == "STOPPED"
     assert "longer than" in task.stopped_reason
+    fargate.write(task, _BEGUN)
     fargate.end(task, exit_code=143, stopped_reason=task.stopped_reason)
     said = _fail(fargate, event)
     assert "stopped after 50 minutes" in said
@@ -242,7 +289,10 @@ def test_a_task_is_asked_to_stop_once(fargate: Fargate) -> None:
 
 
 def test_a_task_that_ecs_has_forgotten_is_named(fargate: Fargate) -> None:
-    event = _event("Update", fargate.register()) | {"TaskArn": f"arn:aws:ecs:::task/{FAMILY}/gone"}
+    arn = f"arn:aws:ecs:::task/{FAMILY}/gone"
+    event = _event("Update", fargate.register()) | {"TaskArn": arn, "StartedAt": NOW.isoformat()}
+    assert _watch(fargate, event) == {"IsComplete": False}, "it may not be known yet"
+    event["StartedAt"] = (NOW - timedelta(minutes=5)).isoformat()
     said = _fail(fargate, event)
     assert "knows nothing of task" in said
     assert "migrations/flyway/gone" in said
@@ -253,15 +303,17 @@ def test_a_task_that_ecs_has_forgotten_is_named(fargate: Fargate) -> None:
     [
         (
             _ROLLED_BACK,
-            'migrations/V2__b.sql, line 3: ERROR: could not create unique index "x"\n'
-            "  Detail: Key (a)=(1) is duplicated. [SQL state 23505]\n"
+            'migrations/V2__b.sql, line 3: ERROR: could not create unique index "x" '
+            "[SQL state 23505]\n"
             "That file's changes were rolled back. Mend it and deploy again.",
         ),
         (_HALF_DONE, "HALF DONE"),
         (_HALF_DONE, "2. Run Flyway's repair: the stack's output RepairCommand."),
         (_INVALID, "Detected failed migration to version 2 (b)."),
         (_INVALID, "HALF DONE"),
-        (_UNREACHABLE, "Connection to x:5432 refused. [SQL state 08001]\nNothing was migrated."),
+        (_ROLLED_BACK.replace("23505", "55P03"), "Nothing is to mend: deploy again."),
+        (_UNREACHABLE, "Connection to x:5432 refused. [SQL state 08001]\nNo file of this deploy"),
+        (f"Caused by: a note\n{_UNREACHABLE}", "Connection to x:5432 refused."),
     ],
 )
 def test_a_failed_migration_says_what_where_and_what_to_do(
@@ -273,6 +325,7 @@ def test_a_failed_migration_says_what_where_and_what_to_do(
     assert expected in said
     assert said.endswith(f"/cloudflow/staging/migrations, stream migrations/flyway/{task.id}")
     assert "Learn more" not in said
+    assert "Key (a)=(1)" not in said, "a row, in an event that many may read"
 
 
 def test_output_that_is_late_is_waited_for_and_then_missed(fargate: Fargate) -> None:
@@ -320,9 +373,8 @@ def _answering(
 
 
 def _reconnect(fargate: Fargate) -> None:
-    """Clients as the functions make them, with their retries."""
-    fargate.ecs = boto3.client("ecs", region_name=REGION, config=migrations._CLIENT)
-    fargate.logs = boto3.client("logs", region_name=REGION, config=migrations._CLIENT)
+    """A client as the function makes it, with its retries."""
+    fargate.ecs = boto3.client("ecs", region_name=REGION, config=migrations.START_CLIENT)
 
 
 @pytest.mark.parametrize(
@@ -357,11 +409,30 @@ def test_an_answer_that_does_not_come_is_asked_for_again(
     fargate: Fargate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     event, _task = _begin(fargate)
-    fargate.ecs = boto3.client("ecs", region_name=REGION, endpoint_url="http://127.0.0.1:9")
+    fargate.ecs = boto3.client(
+        "ecs",
+        region_name=REGION,
+        endpoint_url="http://127.0.0.1:9",
+        config=migrations.WATCH_CLIENT,
+    )
     monkeypatch.setattr(
         "moto.core.botocore_stubber.BotocoreStubber.__call__", lambda *_, **__: None
     )
     assert _watch(fargate, event) == {"IsComplete": False}
+
+
+def test_every_attempt_fits_the_functions_timeout() -> None:
+    """Lambda would end it, and the framework takes that for a failure of the migration."""
+
+    def last(config: Any) -> float:  # noqa: ANN401
+        attempts = config.retries["total_max_attempts"]
+        # botocore waits up to 2^n s before the n-th repetition, 20 at most.
+        waits = sum(min(2**n, 20) for n in range(attempts - 1))
+        return float(attempts * (config.connect_timeout + config.read_timeout) + waits)
+
+    watching, starting = last(migrations.WATCH_CLIENT), last(migrations.START_CLIENT)
+    assert 2 * watching < _WATCH_TIMEOUT.to_seconds(), "describe or stop, and the log"
+    assert 4 * starting < _START_TIMEOUT.to_seconds(), "two lists, a description, the start"
 
 
 def test_a_permission_that_is_missing_fails_with_awss_own_words(fargate: Fargate) -> None:
@@ -377,7 +448,7 @@ def test_the_functions_find_their_place_in_their_environment(
     fargate: Fargate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = fargate.place
-    for name in ("cluster", "subnets", "security_group", "log_group", "log_prefix", "family"):
+    for name in ("cluster", "subnets", "security_group", "log_group", "log_prefix", "container"):
         monkeypatch.setenv(name.upper(), getattr(place, name))
     event = _event("Create", fargate.register())
     event |= migrations.on_event(event, None)

@@ -37,6 +37,14 @@ def test_the_projects_own_migrations_keep_the_rules() -> None:
          "adding-field-with-default"),
         ("ALTER TABLE users SET UNLOGGED;", "form: this rewrites the table"),
         ("CLUSTER users USING users_pkey;", "form: this rewrites the table"),
+        ("TRUNCATE executions;", "form: this stops all who write"),
+        ("LOCK TABLE users;", "form: this stops all who write"),
+        ("REFRESH MATERIALIZED VIEW x;", "form: this stops all who read"),
+        ("SET statement_timeout = '50ms';", "form: this lasts into the next migration"),
+        ("RESET ALL;", "form: this lasts into the next migration"),
+        ("DO $$ BEGIN ALTER TABLE users ADD COLUMN x text; END $$;", "form: the rules do not see"),
+        ("DROP OWNED BY cloudflow_writer;", "form: this takes more"),
+        ("DELETE FROM flyway_schema_history;", "form: this is Flyway's own record"),
         ("ALTER TABLE users ADD COLUMN x text NOT NULL;", "adding-required-field"),
         ("ALTER TABLE users ALTER COLUMN name SET NOT NULL;", "adding-not-nullable-field"),
         ("ALTER TABLE users ADD CONSTRAINT c CHECK (name <> '');", "constraint-missing-not-valid"),
@@ -117,6 +125,19 @@ def test_a_rule_is_lifted_in_the_file_with_a_reason(tmp_path: Path) -> None:
     assert _judge(tmp_path, sql) == []
     sql = f"{_BOUNDED}ALTER TABLE users DROP COLUMN name; {lifted}\n"
     assert _judge(tmp_path, sql) == []
+
+
+@pytest.mark.parametrize("name", ["R__users.sql", "V9__users.SQL"])
+def test_no_file_is_run_that_no_rule_reads_and_no_diff_shows(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("DROP TABLE users;\n", encoding="utf-8")
+    (violation,) = find_violations(tmp_path)
+    assert violation.startswith(f"db/migrations/{name}:1: name: ")
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+    (tmp_path / "V9__users.sql").write_bytes(b"SELECT '\xe4';\n")
+    (violation,) = find_violations(tmp_path)
+    assert violation.startswith("db/migrations/V9__users.sql:1: text: ")
 
 
 @pytest.mark.parametrize(

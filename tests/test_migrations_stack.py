@@ -1,6 +1,7 @@
 """The migrations' stack: what a reviewer sees, what runs before what, and what may do what."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -18,6 +19,7 @@ from tests.test_stacks import build_templates, find, only
 
 pytestmark = pytest.mark.slow
 
+_CLUSTER = "AWS::ECS::Cluster"
 _each_environment = pytest.mark.parametrize("settings", ENVIRONMENTS, ids=lambda s: s.name)
 
 
@@ -112,6 +114,7 @@ def test_network_and_database_go_before_and_pgbouncer_goes_after(
         naming.stack(settings, "Database"),
     }
     assert naming.stack(settings, "Migrations") in before("Pooling")
+    assert naming.stack(settings, "Migrations") in before("Recovery")
 
 
 @_each_environment
@@ -167,6 +170,22 @@ def test_each_role_may_do_the_least_that_works(
     }
     for role in find(found, "AWS::IAM::Role").values():
         assert "ManagedPolicyArns" not in role
+    family = f"task-definition/{naming.migrations(settings)}:*"
+    tasks = f"task/{naming.migrations(settings)}/*"
+    cluster = {"ArnEquals": {"ecs:cluster": {"Fn::GetAtt": [_find_id(found, _CLUSTER), "Arn"]}}}
+    to_ecs = {"StringEquals": {"iam:PassedToService": "ecs-tasks.amazonaws.com"}}
+    limits = {
+        statement["Action"]: (str(statement["Resource"]), statement.get("Condition"))
+        for policy in find(found, "AWS::IAM::Policy").values()
+        for statement in policy["PolicyDocument"]["Statement"]
+        if isinstance(statement["Action"], str)
+    }
+    assert limits["ecs:RunTask"][0].endswith(family)
+    assert limits["ecs:RunTask"][1] == limits["ecs:ListTasks"][1] == cluster
+    assert limits["ecs:DescribeTasks"][0].endswith(tasks)
+    passed, condition = limits["iam:PassRole"]
+    assert condition == to_ecs
+    assert set(re.findall(r"Task\w*Role", passed)) == {"TaskExecutionRole", "TaskTaskRole"}
 
 
 @_each_environment
@@ -184,9 +203,9 @@ def test_the_functions_are_told_where_the_task_runs(
         assert callable(getattr(handlers, name))
         for key, value in function["Environment"]["Variables"].items():
             monkeypatch.setenv(key, str(value))
-        assert handlers.Place.read().family == naming.migrations(settings)
+        assert handlers.Place.read().cluster == naming.migrations(settings)
     (container,) = only(template(settings), "AWS::ECS::TaskDefinition")["ContainerDefinitions"]
-    assert container["Name"] == handlers._CONTAINER
+    assert container["Name"] == handlers.Place.read().container
     options = container["LogConfiguration"]["Options"]
     assert options["awslogs-stream-prefix"] == handlers.Place.read().log_prefix
 
@@ -213,4 +232,7 @@ def test_where_nobody_may_migrate_the_task_stands_ready_and_nothing_runs_it(
     assert not find(template, stack.RESOURCE_TYPE)
     assert not find(template, "AWS::Lambda::Function")
     assert find(template, "AWS::ECS::TaskDefinition")
-    assert "MigrateCommand" in template["Outputs"]
+    # After a promotion the command would reach the primary that nobody uses any more.
+    assert ("MigrateCommand" in template.get("Outputs", {})) is not setting.get(
+        "is_recovery_promoted", False
+    )

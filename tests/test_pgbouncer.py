@@ -51,12 +51,49 @@ idle_transaction_timeout = 60
 client_login_timeout = 15
 ; The default, 15, is what a failover would cost.
 server_login_retry = 1
+; A failover moves the name to another address: look again as often as RDS's records say.
+dns_max_ttl = 5
+dns_nxdomain_ttl = 5
+; A host that is lost answers nothing, not even no: noticed after 5 s when connecting, 15 s when it
+; owes an answer, 90 s when idle. Below the load balancer's idle timeout of 350 s.
+server_connect_timeout = 5
+tcp_user_timeout = 15000
 tcp_keepalive = 1
 tcp_keepidle = 60
+tcp_keepintvl = 10
+tcp_keepcnt = 3
 
 ; Rates and waits, once a minute, where something reads them.
 log_stats = 0
 """
+    )
+
+
+def test_a_server_user_and_tls_are_lines_of_their_own() -> None:
+    text = render_ini(
+        replace(
+            _POOLER,
+            routes=(replace(_WRITER, user="pgbouncer"),),
+            server_authorities="/etc/rds.pem",
+            certificate="/run/certificate.pem",
+            key="/run/key.pem",
+        )
+    )
+    assert "cloudflow = host=primary.example port=5432 dbname=cloudflow user=pgbouncer\n" in text
+    assert (
+        """
+; The server must show a certificate of its own name, from these authorities.
+server_tls_sslmode = verify-full
+server_tls_ca_file = /etc/rds.pem
+
+client_tls_sslmode = allow
+client_tls_cert_file = /run/certificate.pem
+client_tls_key_file = /run/key.pem
+; No client shows a certificate, and yet a file of authorities is wanted.
+client_tls_ca_file = /run/certificate.pem
+
+; Rates"""
+        in text
     )
 
 
@@ -84,6 +121,9 @@ def test_the_auth_file_holds_verifiers_and_never_a_password() -> None:
         ({"listen_port": 0}, "Pooler.listen_port"),
         ({"auth_file": "a\nauth_type = any"}, "Pooler.auth_file"),
         ({"auth_file": "userlist.txt"}, "an absolute path"),
+        ({"auth_file": ""}, "an absolute path"),
+        ({"key": "/run/key.pem"}, "give both or none"),
+        ({"is_client_tls_required": True}, "give a certificate"),
         ({"query_wait_timeout_seconds": 0}, "would switch it off"),
         ({"max_prepared_statements": 0}, "would switch it off"),
         ({"admin_user": "a, b"}, "Pooler.admin_user"),
@@ -108,6 +148,7 @@ def test_settings_that_contradict_each_other_are_refused(
         {"host": "a port=1"},
         {"port": 70000},
         {"database": "a b"},
+        {"user": "a b"},
     ],
 )
 def test_a_route_cannot_smuggle_settings_into_the_file(change: dict[str, object]) -> None:

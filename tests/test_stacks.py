@@ -259,9 +259,14 @@ def test_the_task_gets_the_one_renderers_file_and_no_password(
     for host in ("writer.placeholder", "readers.placeholder"):
         assert host in expected
         expected = expected.replace(host, "<host>")
+    expected = expected.replace("user=server_user\n", "user=@SERVER_USER@\n")
     assert _flatten(environment["PGBOUNCER_INI"]) + "\n" == expected
-    assert environment.keys() == {"PGBOUNCER_INI", "APP_USER"}
-    assert [secret["Name"] for secret in container["Secrets"]] == ["APP_PASSWORD"]
+    assert environment.keys() == {"PGBOUNCER_INI", "HOST_NAME", "APP_USER"}
+    assert [secret["Name"] for secret in container["Secrets"]] == [
+        "APP_PASSWORD",
+        "SERVER_USER",
+        "SERVER_PASSWORD",
+    ]
     assert container["ReadonlyRootFilesystem"] is True
 
 

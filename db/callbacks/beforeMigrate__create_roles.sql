@@ -5,31 +5,34 @@
 -- cloudflow.app_user and cloudflow.verifier_* come with the connection (db/roles.py).
 
 DO $$
+DECLARE
+    team text;
 BEGIN
-    IF to_regrole('cloudflow_reader') IS NULL THEN
-        CREATE ROLE cloudflow_reader NOLOGIN;
-    END IF;
-    IF to_regrole('cloudflow_writer') IS NULL THEN
-        CREATE ROLE cloudflow_writer NOLOGIN;
-    END IF;
+    -- Flyway's own lock begins later, and two first runs would each make the roles.
+    PERFORM pg_advisory_xact_lock(hashtext('cloudflow roles'));
 
-    -- Roles are the server's, rights a database's: default rights tell that this one has them.
-    IF NOT EXISTS (
-        SELECT FROM pg_default_acl, aclexplode(defaclacl) AS granted
-         WHERE defaclrole = to_regrole(quote_ident(current_user))
-           AND defaclnamespace = 'public'::regnamespace
-           AND granted.grantee = to_regrole('cloudflow_writer')
-    ) THEN
-        GRANT SELECT ON ALL TABLES IN SCHEMA public TO cloudflow_reader;
-        GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO cloudflow_writer;
+    FOREACH team IN ARRAY ARRAY['cloudflow_reader', 'cloudflow_writer'] LOOP
+        IF to_regrole(team) IS NULL THEN
+            EXECUTE format('CREATE ROLE %I NOLOGIN', team);
+        END IF;
+        -- Roles are the server's, rights a database's: default rights tell that this one has them.
+        CONTINUE WHEN EXISTS (
+            SELECT FROM pg_default_acl, aclexplode(defaclacl) AS granted
+             WHERE defaclrole = to_regrole(quote_ident(current_user))
+               AND defaclnamespace = 'public'::regnamespace
+               AND granted.grantee = to_regrole(team)
+        );
+        EXECUTE format('GRANT SELECT ON ALL TABLES IN SCHEMA public TO %I', team);
+        EXECUTE format('ALTER DEFAULT PRIVILEGES IN SCHEMA public '
+                       'GRANT SELECT ON TABLES TO %I', team);
+        CONTINUE WHEN team = 'cloudflow_reader';
+        GRANT INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO cloudflow_writer;
         GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO cloudflow_writer;
         ALTER DEFAULT PRIVILEGES IN SCHEMA public
-            GRANT SELECT ON TABLES TO cloudflow_reader;
-        ALTER DEFAULT PRIVILEGES IN SCHEMA public
-            GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO cloudflow_writer;
+            GRANT INSERT, UPDATE, DELETE ON TABLES TO cloudflow_writer;
         ALTER DEFAULT PRIVILEGES IN SCHEMA public
             GRANT USAGE ON SEQUENCES TO cloudflow_writer;
-    END IF;
+    END LOOP;
 
     -- Flyway's own record is for it alone to write.
     IF has_table_privilege('cloudflow_writer', to_regclass('public.flyway_schema_history'),
@@ -43,6 +46,7 @@ DO $$
 DECLARE
     login text;
 BEGIN
+    PERFORM pg_advisory_xact_lock(hashtext('cloudflow roles'));
     FOREACH login IN ARRAY
         ARRAY[current_setting('cloudflow.app_user'), 'pgbouncer', 'pgbouncer_clone']
     LOOP

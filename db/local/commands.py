@@ -245,7 +245,9 @@ def _print_status(status: development.Status, *, as_json: bool, with_pools: bool
     rows += [(part.name, part.version, part.address, part.detail) for part in status.parts]
     if status.schema:
         detail = f"{len(status.schema.applied)} applied, {len(status.schema.pending)} pending"
-        if status.schema.pending:
+        if status.schema.failed:
+            detail += f", FAILED: {', '.join(status.schema.failed)} (README, make migration)"
+        elif status.schema.pending:
             detail += f": {', '.join(status.schema.pending)}"
         elif not status.schema.is_current:
             detail += "; files and history differ, make migrate says how"

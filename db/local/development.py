@@ -331,7 +331,9 @@ def read_status(servers: Servers, *, seconds: float | None = None) -> Status:
         )
     at = f"{APP_USER}:{APP_PASSWORD}@localhost:{servers.pool.settings.listen_port}"
     return Status(
-        is_healthy=pool.is_healthy and all(part.is_healthy for part in parts),
+        is_healthy=pool.is_healthy
+        and all(part.is_healthy for part in parts)
+        and not (schema and schema.failed),
         parts=[pool, *parts],
         pools=pools,
         schema=schema,

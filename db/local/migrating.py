@@ -17,6 +17,7 @@ class Schema:
     version: str
     applied: list[str]
     pending: list[str]
+    failed: list[str]
     is_current: bool
 
 
@@ -43,6 +44,7 @@ def read_schema(primary: Postgres) -> Schema:
             for m in flyway.find_migrations(primary.instance.migrations)
             if m.script not in applied
         ],
+        failed=[row["script"] for row in history if row["success"] != "t"],
         # What is not plainly equal (a misnamed or edited file, a failed row) is Flyway's to judge.
         is_current=applied == {name: str(checksum) for name, checksum in files.items()}
         and len(succeeded) == len(history)
@@ -54,8 +56,11 @@ def _has_roles(primary: Postgres) -> bool:
     names = (APP_USER, *roles.POOLER_USERS, roles.READERS)
     listed = ", ".join(f"'{name}'" for name in names)
     rows = primary.query(
-        f"SELECT rolname FROM pg_roles WHERE rolname IN ({listed}) AND (rolname = '{roles.READERS}'"
-        f" OR pg_has_role(oid, to_regrole('{roles.WRITERS}'), 'MEMBER'))"
+        f"SELECT rolname FROM pg_roles WHERE rolname IN ({listed}) AND"
+        f" CASE rolname WHEN '{roles.READERS}'"
+        " THEN has_table_privilege(oid, to_regclass('flyway_schema_history'), 'SELECT')"
+        f" ELSE pg_has_role(oid, to_regrole('{roles.WRITERS}'), 'MEMBER') END",
+        database=DATABASE,
     )
     return len(rows) == len(names)
 

@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -30,6 +31,7 @@ _PGBOUNCER_SUITE = "trixie"  # Debian 13: the oldest release with a PgBouncer th
 TOOLS = PROJECT / ".local" / "tools"
 _DEBIANS_POSTGRES = Path(f"/usr/lib/postgresql/{POSTGRES_MAJOR}/bin")
 _BUILT_PGBOUNCER = TOOLS / "pgbouncer" / "pgbouncer"
+PGBOUNCER_SOURCE = TOOLS / "pgbouncer" / "source.tar.gz"
 _JARS = TOOLS / "flyway"
 _JARS_STAMP = _JARS / "complete"
 _LOGS = PROJECT / ".local" / "logs"
@@ -73,12 +75,17 @@ def ensure_tools(report: Report) -> Tools:
 
 
 def ensure_container_tools(report: Report) -> None:
-    """Install what builds and runs the images in the tests. Raises Refusal where that cannot be."""
+    """Install what builds and runs the images in the tests. Raises Refusal where that cannot be.
+
+    PgBouncer's source too, which takes the place of upstream's where only Debian is reached.
+    """
     path = f"{os.environ['PATH']}:/usr/sbin"  # an ordinary user's PATH may lack it
     programs = ("podman", "runc", "debootstrap")
     missing = [program for program in programs if not shutil.which(program, path=path)]
     if missing:
         _install(report, {"what runs containers": missing})
+    if not PGBOUNCER_SOURCE.exists():
+        _fetch_pgbouncer_source(report)
 
 
 def find_tools() -> Tools:
@@ -178,8 +185,8 @@ def _find_pgbouncer() -> Path | None:
     return None
 
 
-def _build_pgbouncer(report: Report) -> None:
-    """Build Debian's source package, whose signature apt checks, with Debian's security patches."""
+def _fetch_pgbouncer_source(report: Report) -> None:
+    """Fetch Debian's source package, whose signature apt checks, with Debian's security patches."""
     work = TOOLS / "pgbouncer.partial"
     shutil.rmtree(work, ignore_errors=True)
     for folder in ("lists/partial", "cache/archives/partial"):
@@ -193,11 +200,28 @@ def _build_pgbouncer(report: Report) -> None:
         "-o", "APT::Sandbox::User=root",
     ]  # fmt: skip
     log = _LOGS / "pgbouncer.log"
-    text = "building PgBouncer:"
+    text = "fetching PgBouncer:"
     _run_step(report, f"{text} the list of sources", [*apt, "update"], log=log, hint=_NETWORK)
     fetch = [*apt, "source", "pgbouncer"]
     _run_step(report, f"{text} its source", fetch, log=log, folder=work, hint=_NETWORK)
     source = next(path for path in work.glob("pgbouncer-*") if path.is_dir())
+    PGBOUNCER_SOURCE.parent.mkdir(parents=True, exist_ok=True)
+    partial = PGBOUNCER_SOURCE.with_suffix(".partial")
+    with tarfile.open(partial, "w:gz") as archive:
+        archive.add(source, arcname="pgbouncer")
+    partial.replace(PGBOUNCER_SOURCE)
+    shutil.rmtree(work)
+
+
+def _build_pgbouncer(report: Report) -> None:
+    if not PGBOUNCER_SOURCE.exists():
+        _fetch_pgbouncer_source(report)
+    work = TOOLS / "pgbouncer.partial"
+    shutil.rmtree(work, ignore_errors=True)
+    with tarfile.open(PGBOUNCER_SOURCE) as archive:
+        archive.extractall(work)
+    source, log = work / "pgbouncer", _LOGS / "pgbouncer.log"
+    text = "building PgBouncer:"
     _run_step(report, f"{text} configure", ["./configure", "--with-cares"], log=log, folder=source)
     jobs = f"-j{os.cpu_count() or 1}"
     _run_step(report, f"{text} compile", ["make", jobs, "pgbouncer"], log=log, folder=source)
@@ -206,7 +230,6 @@ def _build_pgbouncer(report: Report) -> None:
             f"the PgBouncer built does not run, or is older than "
             f"{'.'.join(map(str, PGBOUNCER_MINIMUM))}: name a newer one in {_PGBOUNCER_VARIABLE}"
         )
-    _BUILT_PGBOUNCER.parent.mkdir(parents=True, exist_ok=True)
     (source / "pgbouncer").replace(_BUILT_PGBOUNCER)
     shutil.rmtree(work)
 

@@ -12,12 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from db.flyway import MIGRATIONS
+from db.flyway import MIGRATIONS, find_migrations
 from db.local.instance import DATABASE, SUPERUSER
 from tests.conftest import Finished, Machine
 
 pytestmark = pytest.mark.slow
 
+_LATEST = int(find_migrations()[-1].version)
+_NEXT = _LATEST + 1
 _FAILING = """\
 CREATE TABLE plans (id int);
 INSERT INTO plans VALUES (1);
@@ -63,7 +65,7 @@ def _slip_in(folder: Path) -> None:
 
 
 def _fail(folder: Path) -> None:
-    (folder / "V5__plans.sql").write_text(_FAILING, encoding="utf-8")
+    (folder / f"V{_NEXT}__plans.sql").write_text(_FAILING, encoding="utf-8")
 
 
 def _duplicate(folder: Path) -> None:
@@ -71,15 +73,20 @@ def _duplicate(folder: Path) -> None:
 
 
 def _encode(folder: Path) -> None:
-    (folder / "V5__plans.sql").write_bytes("CREATE TABLE plans (\xe4 int);\n".encode("latin-1"))
+    (folder / f"V{_NEXT}__plans.sql").write_bytes(
+        "CREATE TABLE plans (\xe4 int);\n".encode("latin-1")
+    )
 
 
 _CASES: dict[str, tuple[Callable[[Path], None], list[str]]] = {
     "misnamed": (_misname, ["v5_plans.sql"]),
     "edited after it was applied": (_edit, ["checksum mismatch", "version 2"]),
     "out of order": (_slip_in, ["3.1", "outOfOrder"]),
-    "failing SQL": (_fail, ["V5__plans.sql", "Line", ": 3", "42P01", 'relation "no_such_table"']),
-    "not in UTF-8": (_encode, ["V5__plans.sql", "encoding"]),
+    "failing SQL": (
+        _fail,
+        [f"V{_NEXT}__plans.sql", "Line", ": 3", "42P01", 'relation "no_such_table"'],
+    ),
+    "not in UTF-8": (_encode, [f"V{_NEXT}__plans.sql", "encoding"]),
     "a version twice": (_duplicate, ["V4__again.sql", "more than one migration"]),
 }
 
@@ -105,7 +112,7 @@ def _assert_failed(finished: Finished, words: list[str]) -> None:
     assert finished.status == 1, finished
     for word in words:
         assert word.lower() in finished.errors.lower(), finished.errors
-    assert "the schema is at version 4" in finished.errors.splitlines()[-1]
+    assert f"the schema is at version {_LATEST}" in finished.errors.splitlines()[-1]
 
 
 def test_a_folder_without_migrations_is_an_empty_schema(
@@ -122,7 +129,9 @@ def test_a_repeatable_migration_is_applied_once_and_hides_no_version(checkout: M
     view.write_text("CREATE OR REPLACE VIEW active_users AS SELECT id FROM users;\n", "utf-8")
     assert checkout.type("migrate").status == 0
     status = checkout.type("status").output
-    assert re.search(r"^schema +4 +5 applied, 0 pending$", status, re.MULTILINE), status
+    assert re.search(rf"^schema +{_LATEST} +{_NEXT} applied, 0 pending$", status, re.MULTILINE), (
+        status
+    )
     assert "migrating" not in checkout.type("up").errors
 
 
@@ -131,7 +140,7 @@ def test_ctrl_c_during_a_migration_ends_its_session_too(
 ) -> None:
     before = _dump(checkout)
     slow = "CREATE TABLE plans (id int); SELECT pg_sleep(600);\n"
-    (checkout.instance.migrations / "V5__slow.sql").write_text(slow, encoding="utf-8")
+    (checkout.instance.migrations / f"V{_NEXT}__slow.sql").write_text(slow, encoding="utf-8")
     process = checkout.start("migrate")
     primary = checkout.servers.primary
     sleeping = (
@@ -156,14 +165,14 @@ def test_a_mended_migration_is_applied_and_usable_at_once(
 ) -> None:
     _fail(checkout.instance.migrations)
     assert checkout.type("migrate").status == 1
-    (checkout.instance.migrations / "V5__plans.sql").write_text(
+    (checkout.instance.migrations / f"V{_NEXT}__plans.sql").write_text(
         "CREATE TABLE plans (id int);\n", encoding="utf-8"
     )
-    (checkout.instance.migrations / "V6__index.sql").write_text(
+    (checkout.instance.migrations / f"V{_NEXT + 1}__index.sql").write_text(
         "CREATE INDEX CONCURRENTLY idx_plans ON plans (id);\n", encoding="utf-8"
     )
     status = checkout.type("status")
-    assert "2 pending: V5__plans.sql, V6__index.sql" in status.output
+    assert f"2 pending: V{_NEXT}__plans.sql, V{_NEXT + 1}__index.sql" in status.output
     migrated = checkout.type("migrate")
     assert migrated.status == 0, migrated
     assert "Successfully applied 2 migrations" in migrated.output

@@ -1,166 +1,301 @@
-"""PgBouncer as its ECS task starts it: the image's entry point, the task's environment."""
+"""PgBouncer as its ECS task runs: the real image, what the task definition passes, real servers."""
 
-import re
+import base64
 import secrets
-import shutil
-import subprocess
-import time
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+import stat
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 
-from db import pgbouncer
-from db.local.instance import APP_PASSWORD, APP_USER, DATABASE
-from db.local.processes import launch
-from stacks import pooling
-from tests.conftest import Machine, choose_port
+from db import roles, scram
+from db.environments import STAGING
+from db.local.instance import DATABASE
+from stacks import naming, pooling
+from tests import containers
+from tests.certificates import Authority
+from tests.conftest import choose_port
+from tests.containers import Image
+from tests.integration.conftest import Secure
+from tests.synthesis import Synthesis
+from tests.tasks import Run, Start, find_container, get_environment
 
 pytestmark = pytest.mark.slow
 
-_PATIENCE_SECONDS = 10
+_SERVER_USER = roles.POOLER_USERS[0]
+
+
+def _flatten(value: Any) -> str:  # noqa: ANN401
+    """A value of the template, `HOST` for what only AWS knows."""
+    if isinstance(value, str):
+        return value
+    if "Fn::Join" in value:
+        separator, parts = value["Fn::Join"]
+        return str(separator).join(_flatten(part) for part in parts)
+    return "HOST"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task:
-    """A running task: where it answers, its process, what it has written and said."""
+class Pooler:
+    """A task of the service, at an address of this machine."""
 
+    run: Run
     port: int
-    process: subprocess.Popen[bytes]
-    folder: Path
-    log: Path
+    password: str
 
-    def connect(self, database: str, password: str) -> psycopg.Connection:
+    def connect(self, database: str = "cloudflow", **changed: Any) -> psycopg.Connection:  # noqa: ANN401
         return psycopg.connect(
-            host="127.0.0.1",
-            port=self.port,
-            dbname=database,
-            user=APP_USER,
-            password=password,
-            autocommit=True,
+            **{
+                "host": "127.0.0.1",
+                "port": self.port,
+                "dbname": database,
+                "user": "app",
+                "password": self.password,
+                "autocommit": True,
+            }
+            | changed
         )
 
-    def wait_for(self, pattern: str) -> str:
-        """The first line of its log that matches."""
-        deadline = time.monotonic() + _PATIENCE_SECONDS
-        while time.monotonic() < deadline:
-            for line in self.log.read_text(encoding="utf-8").splitlines():
-                if re.search(pattern, line):
-                    return line
-            time.sleep(0.05)
-        raise AssertionError(f"no {pattern!r} in:\n{self.log.read_text(encoding='utf-8')}")
 
+@dataclass(frozen=True, kw_only=True)
+class Service:
+    """Starts tasks: the template's container, its servers on this machine."""
 
-def _render_for_this_machine(machine: Machine, folder: Path, port: int) -> str:
-    """What the task definition passes, at other addresses, and with statistics every second."""
-    text = pgbouncer.render_ini(pooling.build_pooler())
-    primary, replica = machine.servers.primary.port, machine.servers.replica.port
-    for old, new in (
-        (
-            "writer.placeholder port=5432 dbname=cloudflow",
-            f"127.0.0.1 port={primary} dbname={DATABASE}",
-        ),
-        (
-            "readers.placeholder port=5432 dbname=cloudflow",
-            f"127.0.0.1 port={replica} dbname={DATABASE}",
-        ),
-        ("listen_addr = *", "listen_addr = 127.0.0.1"),
-        ("listen_port = 5432", f"listen_port = {port}"),
-        (pooling.RUN_FOLDER, str(folder)),
-    ):
-        assert old in text
-        text = text.replace(old, new)
-    return text + "stats_period = 1\n"
+    secure: Secure
+    image: Image
+    container: dict[str, Any]
+    begin: Start
+    folder: Path
+    server_password: str
 
+    def render(self, port: int) -> str:
+        """The ini that the template passes, at other addresses."""
+        text = _flatten(get_environment(self.container)["PGBOUNCER_INI"]) + "\n"
+        servers = self.secure.machine.servers
+        for old, new in (
+            ("host=HOST port=5432 dbname=cloudflow", self._at(servers.primary.port)),
+            ("host=HOST port=5432 dbname=cloudflow", self._at(servers.replica.port)),
+            ("listen_addr = *", "listen_addr = 127.0.0.1"),
+            ("listen_port = 5432", f"listen_port = {port}"),
+        ):
+            assert old in text
+            text = text.replace(old, new, 1)
+        return text + "stats_period = 1\n"
 
-@contextmanager
-def _run_task(machine: Machine, *, password: str) -> Generator[Task]:
-    instance = machine.instance
-    folder, port = instance.home / f"task-{secrets.token_hex(4)}", choose_port()
-    folder.mkdir(mode=0o700)
-    # Out of the checkout, which the servers' account may not be able to enter.
-    script = shutil.copy2(pooling.IMAGE_FOLDER / "entrypoint.sh", folder)
-    for path in (folder, Path(script)):
-        instance.give(path)
-    log = instance.home / f"{folder.name}.log"
-    with log.open("wb") as output:
-        process = launch(
-            [script],
-            output=output,
-            folder=folder,
-            environment={
-                "PATH": f"{instance.home}:/usr/bin:/bin",
-                "PGBOUNCER_FOLDER": str(folder),
-                "PGBOUNCER_INI": _render_for_this_machine(machine, folder, port),
-                "APP_USER": APP_USER,
+    def _at(self, port: int) -> str:
+        return f"host={containers.HOST} port={port} dbname={DATABASE}"
+
+    def start(
+        self,
+        *,
+        password: str = "secret",
+        server_password: str | None = None,
+        authority: Authority | None = None,
+        **changed: str,
+    ) -> Pooler:
+        port = choose_port()
+        trusted = self.folder / f"{secrets.token_hex(4)}.pem"
+        trusted.write_text((authority or self.secure.authority).certificate, encoding="ascii")
+        run = self.begin(
+            self.image,
+            self.container,
+            environment=get_environment(self.container)
+            | {"PGBOUNCER_INI": self.render(port)}
+            | changed,
+            secret_values={
                 "APP_PASSWORD": password,
+                "SERVER_USER": _SERVER_USER,
+                "SERVER_PASSWORD": server_password or self.server_password,
             },
-            account=instance.account,
+            mounts={trusted: "/etc/rds.pem"},
         )
-    try:
-        yield Task(port=port, process=process, folder=folder, log=log)
-    finally:
-        process.terminate()
-        process.wait()
+        return Pooler(run=run, port=port, password=password)
 
 
-def test_a_task_serves_both_database_names_and_shows_no_password(
-    shared_machine: Machine, proven: Callable[[str], None]
+@pytest.fixture
+def service(
+    secure: Secure,
+    pgbouncer_image: Image,
+    synthesis: Synthesis,
+    start: Start,
+    tmp_path: Path,
+) -> Service:
+    password = secrets.token_hex(16)
+    verifier = scram.build_verifier(password)
+    secure.primary.query(f"ALTER ROLE {_SERVER_USER} PASSWORD '{verifier}'")
+    return Service(
+        secure=secure,
+        image=pgbouncer_image,
+        container=find_container(synthesis.templates[naming.stack(STAGING, "Pooling")]),
+        begin=start,
+        folder=tmp_path,
+        server_password=password,
+    )
+
+
+def test_a_task_serves_both_database_names_as_its_own_user_over_verified_tls(
+    service: Service, proven: Callable[[str], None]
 ) -> None:
-    with _run_task(shared_machine, password=APP_PASSWORD) as task:
-        task.wait_for("process up")
-        for database, is_replica in (("cloudflow", False), ("cloudflow_readonly", True)):
-            with task.connect(database, APP_PASSWORD) as connection:
-                row = connection.execute("SELECT pg_is_in_recovery()").fetchone()
-                assert row == (is_replica,)
-        with pytest.raises(psycopg.OperationalError, match="SASL authentication failed"):
-            task.connect("cloudflow", "wrong")
-        process = Path("/proc") / str(task.process.pid)
-        assert f"APP_PASSWORD={APP_PASSWORD}" not in (process / "environ").read_text("utf-8")
-        assert (process / "comm").read_text("utf-8").strip() == "pgbouncer"
-        users = task.folder / "userlist.txt"
-        assert users.stat().st_mode & 0o777 == 0o600
-        assert users.read_text("utf-8") == f'"{APP_USER}" "{APP_PASSWORD}"\n'
-    proven("the ECS task's entry point serves primary and replica, its password in no environment")
+    pooler = service.start()
+    pooler.run.wait_for("process up")
+    for database, is_replica in (("cloudflow", False), ("cloudflow_readonly", True)):
+        with pooler.connect(database) as connection:
+            row = connection.execute(
+                "SELECT pg_is_in_recovery(), current_user, ssl"
+                " FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
+            ).fetchone()
+            assert row == (is_replica, _SERVER_USER, True)
+    proven("PgBouncer's image serves primary and replica, by its own user, over verified TLS")
 
 
-def test_a_password_with_quotes_reaches_the_auth_file_whole(shared_machine: Machine) -> None:
-    with _run_task(shared_machine, password='a"b\\c$d') as task:
-        task.wait_for("process up")
-        assert (task.folder / "userlist.txt").read_text("utf-8") == f'"{APP_USER}" "a""b\\c$d"\n'
+def test_no_password_is_in_the_process_list_the_environment_or_the_log(service: Service) -> None:
+    pooler = service.start()
+    pooler.run.wait_for("process up")
+    pooler.connect().close()
+    process = Path("/proc") / str(containers.find_process(pooler.run.name))
+    assert (process / "comm").read_text("utf-8").strip() == "pgbouncer"
+    environment = (process / "environ").read_text("utf-8")
+    assert "APP_USER=app" in environment, "it cannot be read: this test shows nothing"
+    commands = "".join(
+        path.read_text("utf-8", errors="replace")
+        for path in Path("/proc").glob("[0-9]*/cmdline")
+        if path.parent.exists()
+    )
+    assert pooler.run.name in commands
+    for secret in (pooler.password, service.server_password, "SCRAM-SHA-256"):
+        # dash leaves its variables where they were; what is exec'd gets none of them.
+        assert f"={secret}" not in environment
+        assert service.server_password not in commands
+        assert secret not in pooler.run.output()
 
 
-def test_a_task_without_its_secret_ends_and_says_so(shared_machine: Machine) -> None:
-    with _run_task(shared_machine, password="") as task:
-        assert task.process.wait(_PATIENCE_SECONDS) != 0
-        assert "APP_PASSWORD" in task.wait_for("is empty")
+def test_clients_are_kept_as_verifiers_in_a_file_that_is_whole_from_the_start(
+    service: Service,
+) -> None:
+    pooler = service.start(password='a"b\\c$d e%s', server_password='x"y')
+    pooler.run.wait_for("process up")
+    process = Path("/proc") / str(containers.find_process(pooler.run.name))
+    folder = process / "root" / pooling.RUN_FOLDER.lstrip("/")
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "certificate.pem",
+        "key.pem",
+        "pgbouncer.ini",
+        "userlist.txt",
+    ]
+    for path in folder.iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    app, server = (folder / "userlist.txt").read_text("utf-8").splitlines()
+    assert server == f'"{_SERVER_USER}" "x""y"'
+    user, verifier = app.split(" ")
+    assert user == '"app"'
+    salt = verifier.strip('"').split(":")[1].split("$")[0]
+    assert verifier == f'"{_build_verifier(pooler.password, salt)}"', "as db/scram.py makes it"
+
+
+def _build_verifier(password: str, salt: str) -> str:
+    return scram.build_verifier(password, salt=base64.b64decode(salt))
+
+
+@pytest.mark.parametrize(
+    "name", ["APP_PASSWORD", "SERVER_USER", "SERVER_PASSWORD", "HOST_NAME", "PGBOUNCER_INI"]
+)
+def test_a_task_that_is_not_given_what_it_needs_ends_and_says_so(
+    service: Service, name: str
+) -> None:
+    values = {"APP_PASSWORD": "a", "SERVER_USER": "b", "SERVER_PASSWORD": "c"}
+    environment = get_environment(service.container) | {"PGBOUNCER_INI": "x"}
+    (values if name in values else environment)[name] = ""
+    run = service.begin(
+        service.image,
+        service.container,
+        environment=environment,
+        secret_values=values,
+        mounts={},
+    )
+    assert run.wait() != 0
+    assert name in run.output()
+    assert "is empty" in run.output()
+
+
+@pytest.mark.parametrize("user", ["a b", "x/e id", "A"])
+def test_a_server_user_that_would_change_the_file_is_refused(service: Service, user: str) -> None:
+    run = service.begin(
+        service.image,
+        service.container,
+        environment=get_environment(service.container) | {"PGBOUNCER_INI": "x"},
+        secret_values={"APP_PASSWORD": "a", "SERVER_USER": user, "SERVER_PASSWORD": "c"},
+        mounts={},
+    )
+    assert run.wait() == 1
+    assert "use small letters" in run.output()
+
+
+def test_tls_is_offered_to_clients_and_can_be_required(
+    service: Service, proven: Callable[[str], None]
+) -> None:
+    pooler = service.start()
+    pooler.run.wait_for("process up")
+    for mode, is_encrypted in (("require", True), ("prefer", True), ("disable", False)):
+        with pooler.connect(sslmode=mode) as connection:
+            assert connection.pgconn.ssl_in_use is is_encrypted
+    ini = service.render(choose_port())
+    assert "client_tls_sslmode = allow\n" in ini
+    port = choose_port()
+    strict = service.start(
+        PGBOUNCER_INI=service.render(port).replace("sslmode = allow", "sslmode = require")
+    )
+    strict.run.wait_for("process up")
+    with strict.connect(port=port, sslmode="require") as connection:
+        assert connection.pgconn.ssl_in_use
+    with pytest.raises(psycopg.OperationalError, match="SSL required"):
+        strict.connect(port=port, sslmode="disable")
+    proven("TLS is offered to clients; where it is required, plaintext is refused")
+
+
+@pytest.mark.parametrize("kind", ["foreign", "another host's"])
+def test_a_server_with_a_wrong_certificate_gets_no_password(
+    service: Service, kind: str, proven: Callable[[str], None]
+) -> None:
+    ini = service.render(port := choose_port())
+    foreign = None
+    if kind == "foreign":
+        foreign = Authority("nobody")
+    else:
+        ini = ini.replace(f"host={containers.HOST}", "host=127.0.0.1")
+    pooler = service.start(authority=foreign, PGBOUNCER_INI=ini)
+    pooler.run.wait_for("process up")
+    with pytest.raises(psycopg.OperationalError):
+        pooler.connect(port=port, connect_timeout=2)
+    line = pooler.run.wait_for("TLS handshake error|server TLS|certificate verif")
+    assert pooler.run.is_running()
+    proven(f"a server with a {kind} certificate is refused: {line.split('] ')[-1]}")
 
 
 def test_the_metric_filter_reads_the_wait_from_a_real_line_of_statistics(
-    shared_machine: Machine, proven: Callable[[str], None]
+    service: Service, proven: Callable[[str], None]
 ) -> None:
     assert pooling.CLIENT_WAIT_PATTERN == "[..., label=wait, microseconds, unit=us]"
-    with _run_task(shared_machine, password=APP_PASSWORD) as task:
-        line = task.wait_for(r"stats: ")
+    pooler = service.start()
+    line = pooler.run.wait_for(r"stats: ")
     *_, label, microseconds, unit = line.split()
     assert (label, unit) == ("wait", "us")
     assert microseconds.isdigit()
     # No other line may end so: it would be counted as a wait.
-    others = [other for other in task.log.read_text("utf-8").splitlines() if "stats: " not in other]
+    others = [other for other in pooler.run.output().splitlines() if "stats: " not in other]
     assert others
     assert not [other for other in others if other.split()[-1:] == ["us"]]
     proven("PgBouncer's line of statistics ends in the wait that the metric filter reads")
 
 
 def test_a_client_that_is_sent_away_is_counted(
-    shared_machine: Machine, proven: Callable[[str], None]
+    service: Service, proven: Callable[[str], None]
 ) -> None:
-    with _run_task(shared_machine, password="not the database's") as task:
-        task.wait_for("process up")
-        with pytest.raises(psycopg.OperationalError):
-            task.connect("cloudflow", "not the database's")
-        line = task.wait_for("|".join(pooling.CLIENTS_REFUSED_TERMS))
+    pooler = service.start(server_password="not the database's")
+    pooler.run.wait_for("process up")
+    with pytest.raises(psycopg.OperationalError):
+        pooler.connect()
+    line = pooler.run.wait_for("|".join(pooling.CLIENTS_REFUSED_TERMS))
     proven(f"a server login that fails is counted by the metric filter: {line.split('] ')[-1]}")

@@ -1,13 +1,16 @@
 """What each role may do, and may not; asked as the user that carries the traffic."""
 
 import secrets
+import time
 from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import psycopg
 import pytest
 
 from db import roles, scram
+from db.flyway import CALLBACKS
 from db.local.instance import APP_PASSWORD, APP_USER, DATABASE, OWNER
 from tests.conftest import Machine
 
@@ -150,6 +153,43 @@ def test_a_migration_writes_no_password_back(machine: Machine) -> None:
     assert machine.type("migrate").status == 0
     rows = primary.query(f"SELECT rolpassword FROM pg_authid WHERE rolname = '{APP_USER}'")
     assert rows[0]["rolpassword"] == rotated
+
+
+def test_a_group_that_was_dropped_comes_back_with_its_rights(machine: Machine) -> None:
+    primary = machine.up().primary
+    for group in (roles.READERS, roles.WRITERS):
+        primary.query(f"DROP OWNED BY {group}; DROP ROLE {group}", database=DATABASE)
+    machine.up()
+    primary.query(f"GRANT {roles.READERS} TO replicator")
+    for user, right in (("replicator", "SELECT"), (APP_USER, "DELETE")):
+        rows = primary.query(
+            f"SELECT has_table_privilege('{user}', 'users', '{right}') AS yes", database=DATABASE
+        )
+        assert rows[0]["yes"] == "t"
+
+
+def test_two_first_runs_at_once_make_each_role_once(machine: Machine) -> None:
+    """Flyway's own lock begins after its callback."""
+    primary = machine.up().primary
+    primary.query(f"DROP ROLE {', '.join((APP_USER, *roles.POOLER_USERS))}")
+    callback = (CALLBACKS / "beforeMigrate__create_roles.sql").read_bytes()
+    password = primary.state.passwords[OWNER]
+
+    def run() -> None:
+        with psycopg.connect(
+            host="127.0.0.1",
+            port=primary.port,
+            user=OWNER,
+            password=password,
+            dbname=DATABASE,
+            options=roles.build_session_options(APP_USER, {}),
+        ) as connection:
+            connection.execute(callback)
+            time.sleep(0.2)  # the transaction goes on, as Flyway's would
+
+    with ThreadPoolExecutor(max_workers=4) as pool:
+        for done in [pool.submit(run) for _ in range(4)]:
+            done.result()
 
 
 def test_a_right_that_was_taken_away_stays_away(machine: Machine) -> None:

@@ -2,8 +2,8 @@
 
 FLYWAY_URL, FLYWAY_USER, FLYWAY_PASSWORD: the primary, and the schema's owner there. APP_USER: the
 application's name there. PASSWORD_{user}: the passwords of the users that Flyway's callback makes
-where they are missing; only their verifiers go on. The argument is Flyway's verb: migrate, or
-repair after a migration that failed half way.
+where they are missing; only their verifiers go on. The argument is Flyway's verb: migrate, repair
+after a migration that failed half way, or info for the history.
 """
 
 import os
@@ -14,7 +14,7 @@ from db import flyway, roles, scram
 
 _JAVA = "/usr/bin/java"
 _PASSWORD = "PASSWORD_"
-_VERBS = ("migrate", "repair", "info", "validate")
+_VERBS = ("migrate", "repair", "info")
 
 
 def main() -> None:
