@@ -121,6 +121,7 @@ def start(
             [
                 *_PODMAN, "run", "--rm", f"--name={name}", *_LIMITS, f"--user={user}",
                 f"--add-host={HOST}:127.0.0.1",
+                *([f"--stop-signal={image.stop_signal}"] if image.stop_signal else []),
                 "--read-only", "--read-only-tmpfs=false", "--cap-drop=all",
                 *(f"--env={key}" for key in environment),
                 *(f"--volume={source}:{target}:ro" for source, target in mounts.items()),

@@ -1,47 +1,24 @@
 """What the tests of images and tasks share: servers with TLS, containers."""
 
+import secrets
 from collections.abc import Generator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from db import scram
+from db.environments import STAGING
 from db.local.instance import Instance
-from db.local.servers import Postgres, stop_all
+from db.local.servers import stop_all
+from stacks import naming
 from tests import containers
 from tests.certificates import Authority
 from tests.conftest import Machine, choose_port, copy_template
 from tests.containers import Image
-from tests.tasks import Start, starting
-
-
-@dataclass(frozen=True, kw_only=True)
-class Secure:
-    """A machine whose servers show certificates for containers.HOST, and who issued them."""
-
-    machine: Machine
-    authority: Authority
-
-    @property
-    def primary(self) -> Postgres:
-        return self.machine.servers.primary
-
-    @property
-    def replica(self) -> Postgres:
-        return self.machine.servers.replica
-
-    def write_authority(self, folder: Path) -> Path:
-        path = folder / "authority.pem"
-        path.write_text(self.authority.certificate, encoding="ascii")
-        return path
-
-
-def show_certificate(server: Postgres, key: str, certificate: str) -> None:
-    """Let a running server offer TLS with these."""
-    for name, text in (("server.key", key), ("server.crt", certificate)):
-        server.instance.write(server.data / name, text, mode=0o600)
-    server.query("ALTER SYSTEM SET ssl = on")
-    server.query("SELECT pg_reload_conf()")
+from tests.secure import Secure, show_certificate
+from tests.services import SERVER_USER, Service
+from tests.synthesis import Synthesis
+from tests.tasks import Start, find_container, starting
 
 
 @pytest.fixture(scope="module")
@@ -74,3 +51,24 @@ def pgbouncer_image() -> Image:
 def start(tmp_path: Path) -> Generator[Start]:
     with starting(tmp_path) as function:
         yield function
+
+
+@pytest.fixture
+def service(
+    secure: Secure,
+    pgbouncer_image: Image,
+    synthesis: Synthesis,
+    start: Start,
+    tmp_path: Path,
+) -> Service:
+    password = secrets.token_hex(16)
+    verifier = scram.build_verifier(password)
+    secure.primary.query(f"ALTER ROLE {SERVER_USER} PASSWORD '{verifier}'")
+    return Service(
+        secure=secure,
+        image=pgbouncer_image,
+        container=find_container(synthesis.templates[naming.stack(STAGING, "Pooling")]),
+        begin=start,
+        folder=tmp_path,
+        server_password=password,
+    )

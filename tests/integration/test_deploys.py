@@ -28,7 +28,7 @@ from stacks.handlers import migrations
 from tests import containers
 from tests.containers import Image
 from tests.fargate import Fargate
-from tests.integration.conftest import Secure
+from tests.secure import Secure
 from tests.synthesis import Synthesis
 from tests.tasks import Run, Start, find_container, get_environment
 

@@ -1,139 +1,22 @@
 """PgBouncer as its ECS task runs: the real image, what the task definition passes, real servers."""
 
 import base64
-import secrets
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
 
-from db import roles, scram
-from db.environments import STAGING
-from db.local.instance import DATABASE
-from stacks import naming, pooling
+from db import scram
+from stacks import pooling
 from tests import containers
 from tests.certificates import Authority
 from tests.conftest import choose_port
-from tests.containers import Image
-from tests.integration.conftest import Secure
-from tests.synthesis import Synthesis
-from tests.tasks import Run, Start, find_container, get_environment
+from tests.services import SERVER_USER, Service
+from tests.tasks import get_environment
 
 pytestmark = pytest.mark.slow
-
-_SERVER_USER = roles.POOLER_USERS[0]
-
-
-def _flatten(value: Any) -> str:  # noqa: ANN401
-    """A value of the template, `HOST` for what only AWS knows."""
-    if isinstance(value, str):
-        return value
-    if "Fn::Join" in value:
-        separator, parts = value["Fn::Join"]
-        return str(separator).join(_flatten(part) for part in parts)
-    return "HOST"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pooler:
-    """A task of the service, at an address of this machine."""
-
-    run: Run
-    port: int
-    password: str
-
-    def connect(self, database: str = "cloudflow", **changed: Any) -> psycopg.Connection:  # noqa: ANN401
-        return psycopg.connect(
-            **{
-                "host": "127.0.0.1",
-                "port": self.port,
-                "dbname": database,
-                "user": "app",
-                "password": self.password,
-                "autocommit": True,
-            }
-            | changed
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Service:
-    """Starts tasks: the template's container, its servers on this machine."""
-
-    secure: Secure
-    image: Image
-    container: dict[str, Any]
-    begin: Start
-    folder: Path
-    server_password: str
-
-    def render(self, port: int) -> str:
-        """The ini that the template passes, at other addresses."""
-        text = _flatten(get_environment(self.container)["PGBOUNCER_INI"]) + "\n"
-        servers = self.secure.machine.servers
-        for old, new in (
-            ("host=HOST port=5432 dbname=cloudflow", self._at(servers.primary.port)),
-            ("host=HOST port=5432 dbname=cloudflow", self._at(servers.replica.port)),
-            ("listen_addr = *", "listen_addr = 127.0.0.1"),
-            ("listen_port = 5432", f"listen_port = {port}"),
-        ):
-            assert old in text
-            text = text.replace(old, new, 1)
-        return text + "stats_period = 1\n"
-
-    def _at(self, port: int) -> str:
-        return f"host={containers.HOST} port={port} dbname={DATABASE}"
-
-    def start(
-        self,
-        *,
-        password: str = "secret",
-        server_password: str | None = None,
-        authority: Authority | None = None,
-        **changed: str,
-    ) -> Pooler:
-        port = choose_port()
-        trusted = self.folder / f"{secrets.token_hex(4)}.pem"
-        trusted.write_text((authority or self.secure.authority).certificate, encoding="ascii")
-        run = self.begin(
-            self.image,
-            self.container,
-            environment=get_environment(self.container)
-            | {"PGBOUNCER_INI": self.render(port)}
-            | changed,
-            secret_values={
-                "APP_PASSWORD": password,
-                "SERVER_USER": _SERVER_USER,
-                "SERVER_PASSWORD": server_password or self.server_password,
-            },
-            mounts={trusted: "/etc/rds.pem"},
-        )
-        return Pooler(run=run, port=port, password=password)
-
-
-@pytest.fixture
-def service(
-    secure: Secure,
-    pgbouncer_image: Image,
-    synthesis: Synthesis,
-    start: Start,
-    tmp_path: Path,
-) -> Service:
-    password = secrets.token_hex(16)
-    verifier = scram.build_verifier(password)
-    secure.primary.query(f"ALTER ROLE {_SERVER_USER} PASSWORD '{verifier}'")
-    return Service(
-        secure=secure,
-        image=pgbouncer_image,
-        container=find_container(synthesis.templates[naming.stack(STAGING, "Pooling")]),
-        begin=start,
-        folder=tmp_path,
-        server_password=password,
-    )
 
 
 def test_a_task_serves_both_database_names_as_its_own_user_over_verified_tls(
@@ -147,7 +30,7 @@ def test_a_task_serves_both_database_names_as_its_own_user_over_verified_tls(
                 "SELECT pg_is_in_recovery(), current_user, ssl"
                 " FROM pg_stat_ssl WHERE pid = pg_backend_pid()"
             ).fetchone()
-            assert row == (is_replica, _SERVER_USER, True)
+            assert row == (is_replica, SERVER_USER, True)
     proven("PgBouncer's image serves primary and replica, by its own user, over verified TLS")
 
 
@@ -188,7 +71,7 @@ def test_clients_are_kept_as_verifiers_in_a_file_that_is_whole_from_the_start(
     for path in folder.iterdir():
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
     app, server = (folder / "userlist.txt").read_text("utf-8").splitlines()
-    assert server == f'"{_SERVER_USER}" "x""y"'
+    assert server == f'"{SERVER_USER}" "x""y"'
     user, verifier = app.split(" ")
     assert user == '"app"'
     salt = verifier.strip('"').split(":")[1].split("$")[0]

@@ -1,0 +1,107 @@
+"""PgBouncer's service at addresses of this machine: the template's container, the real image."""
+
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from db import roles
+from db.local.instance import DATABASE
+from tests import containers
+from tests.certificates import Authority
+from tests.conftest import choose_port
+from tests.containers import Image
+from tests.secure import Secure
+from tests.tasks import Run, Start, get_environment
+
+SERVER_USER = roles.POOLER_USERS[0]
+
+
+def _flatten(value: Any) -> str:  # noqa: ANN401
+    """A value of the template, `HOST` for what only AWS knows."""
+    if isinstance(value, str):
+        return value
+    if "Fn::Join" in value:
+        separator, parts = value["Fn::Join"]
+        return str(separator).join(_flatten(part) for part in parts)
+    return "HOST"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pooler:
+    """A task of the service, at an address of this machine."""
+
+    run: Run
+    port: int
+    password: str
+
+    def connect(self, database: str = "cloudflow", **changed: Any) -> psycopg.Connection:  # noqa: ANN401
+        return psycopg.connect(
+            **{
+                "host": "127.0.0.1",
+                "port": self.port,
+                "dbname": database,
+                "user": "app",
+                "password": self.password,
+                "autocommit": True,
+            }
+            | changed
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Service:
+    """Starts tasks: the template's container, its servers on this machine."""
+
+    secure: Secure
+    image: Image
+    container: dict[str, Any]
+    begin: Start
+    folder: Path
+    server_password: str
+
+    def render(self, port: int) -> str:
+        """The ini that the template passes, at other addresses."""
+        text = _flatten(get_environment(self.container)["PGBOUNCER_INI"]) + "\n"
+        servers = self.secure.machine.servers
+        for old, new in (
+            ("host=HOST port=5432 dbname=cloudflow", self._at(servers.primary.port)),
+            ("host=HOST port=5432 dbname=cloudflow", self._at(servers.replica.port)),
+            ("listen_addr = *", "listen_addr = 127.0.0.1"),
+            ("listen_port = 5432", f"listen_port = {port}"),
+        ):
+            assert old in text
+            text = text.replace(old, new, 1)
+        return text + "stats_period = 1\n"
+
+    def _at(self, port: int) -> str:
+        return f"host={containers.HOST} port={port} dbname={DATABASE}"
+
+    def start(
+        self,
+        *,
+        password: str = "secret",
+        server_user: str = SERVER_USER,
+        server_password: str | None = None,
+        authority: Authority | None = None,
+        **changed: str,
+    ) -> Pooler:
+        port = choose_port()
+        trusted = self.folder / f"{secrets.token_hex(4)}.pem"
+        trusted.write_text((authority or self.secure.authority).certificate, encoding="ascii")
+        run = self.begin(
+            self.image,
+            self.container,
+            environment=get_environment(self.container)
+            | {"PGBOUNCER_INI": self.render(port)}
+            | changed,
+            secret_values={
+                "APP_PASSWORD": password,
+                "SERVER_USER": server_user,
+                "SERVER_PASSWORD": server_password or self.server_password,
+            },
+            mounts={trusted: "/etc/rds.pem"},
+        )
+        return Pooler(run=run, port=port, password=password)
