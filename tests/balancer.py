@@ -18,6 +18,7 @@ class Balancer:
         self._targets: list[int] = []
         self._turn = 0
         self._by_source = by_source
+        self._open: set[asyncio.StreamWriter] = set()
         self.port = 0
 
     def register(self, port: int) -> None:
@@ -32,14 +33,23 @@ class Balancer:
         self._turn += 1
         return self._targets[self._turn % len(self._targets)]
 
-    async def serve(self, ready: threading.Event, ended: asyncio.Event) -> None:
+    async def serve(self, ready: threading.Event) -> None:
+        """Until `end` is called."""
+        self._loop, self._ended = asyncio.get_running_loop(), asyncio.Event()
         server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         self.port = server.sockets[0].getsockname()[1]
         ready.set()
-        async with server:
-            await ended.wait()
+        await self._ended.wait()
+        server.close()
+        for writer in self._open:
+            writer.transport.abort()
+        await asyncio.sleep(0.1)  # the transports' own last calls
+
+    def end(self) -> None:
+        self._loop.call_soon_threadsafe(self._ended.set)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._open.add(writer)
         address = writer.get_extra_info("peername")[0]
         try:
             there, back = await asyncio.open_connection(
@@ -47,8 +57,11 @@ class Balancer:
             )
         except OSError:
             writer.transport.abort()
-            return
-        await asyncio.gather(_move(reader, back), _move(there, writer))
+        else:
+            self._open.add(back)
+            await asyncio.gather(_move(reader, back), _move(there, writer))
+            self._open.discard(back)
+        self._open.discard(writer)
 
 
 async def _move(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -57,28 +70,19 @@ async def _move(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
             writer.write(data)
             await writer.drain()
     writer.close()
+    with suppress(OSError):
+        await writer.wait_closed()
 
 
 @contextmanager
 def balancing(*, by_source: bool = False) -> Generator[Balancer]:
     """A balancer that listens on a port of its own until the end."""
     balancer, ready = Balancer(by_source=by_source), threading.Event()
-    loop = asyncio.new_event_loop()
-    ended = asyncio.Event()
-
-    def run() -> None:
-        asyncio.set_event_loop(loop)
-        loop.run_until_complete(balancer.serve(ready, ended))
-        for task in asyncio.all_tasks(loop):
-            task.cancel()
-        loop.run_until_complete(asyncio.sleep(0.1))
-        loop.close()
-
-    thread = threading.Thread(target=run)
+    thread = threading.Thread(target=lambda: asyncio.run(balancer.serve(ready)))
     thread.start()
     assert ready.wait(5)
     try:
         yield balancer
     finally:
-        loop.call_soon_threadsafe(ended.set)
+        balancer.end()
         thread.join()
