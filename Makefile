@@ -22,7 +22,7 @@ ifeq ($(origin NAME),command line)
 TYPED_NAME := $(subst ','\'',$(NAME))
 endif
 
-.PHONY: help $(LOCAL) migration test lint format bench synth app diff deploy snapshots contract lock clean
+.PHONY: help $(LOCAL) migration test lint format bench synth app diff deploy rotate snapshots contract lock clean
 
 help:
 	@sed -n 's/^\([a-z]*\):[^#]*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 17
@@ -71,6 +71,9 @@ diff deploy: .venv/.complete node_modules/.complete
 	@test -n "$(ENV)" || { echo "make $@: say which environment: make $@ ENV=staging" >&2; exit 2; }
 	@stacks=$$(.venv/bin/python -c 'import sys; from stacks import naming; print(naming.all_stacks(sys.argv[1]))' "$(ENV)") \
 	    && $(IN_VENV) node_modules/.bin/cdk $@ "$$stacks" $(ARGS)
+
+rotate: .venv/.complete ## give the application's user a new password; ENV=staging
+	@.venv/bin/python -m stacks.rotate $(ENV)
 
 snapshots: .venv/.complete node_modules/.complete ## renew tests/snapshots from the templates
 	@$(IN_VENV) .venv/bin/python -m tests.snapshots

@@ -25,7 +25,7 @@ from stacks.network import Network
 
 MASTER_USER = "cloudflow_master"
 # Letters and digits only, so that it can stand in a URL as it is: 238 bits.
-_PASSWORD_LENGTH = 40
+PASSWORD_LENGTH = 40
 
 
 class DatabaseStack(cdk.Stack):
@@ -160,7 +160,7 @@ class DatabaseStack(cdk.Stack):
             generate_secret_string=secretsmanager.SecretStringGenerator(
                 secret_string_template=json.dumps(content),
                 generate_string_key="password",
-                password_length=_PASSWORD_LENGTH,
+                password_length=PASSWORD_LENGTH,
                 exclude_punctuation=True,
                 include_space=False,
             ),

@@ -7,6 +7,8 @@ from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_ecs as ecs
 from aws_cdk import aws_elasticloadbalancingv2 as elbv2
+from aws_cdk import aws_events as events
+from aws_cdk import aws_events_targets as events_targets
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_logs as logs
@@ -23,6 +25,7 @@ from stacks import naming
 from stacks.database import DatabaseStack
 from stacks.fargate import build_image, build_security_group, build_task_definition
 from stacks.findings import acknowledge
+from stacks.functions import build_function
 from stacks.log_groups import build_log_group
 from stacks.network import Network
 
@@ -49,6 +52,7 @@ _HEALTH_GRACE = cdk.Duration.seconds(60)
 # The load balancer's own default, above PgBouncer's tcp_keepidle of 60 s.
 _IDLE_TIMEOUT = cdk.Duration.seconds(350)
 _SCALE_AT_CPU_PERCENT = 60
+_RENEWAL_EVERY = cdk.Duration.minutes(5)
 
 # Stand in for host names that only the deploy knows; render_ini wants names, not CDK's tokens.
 _WRITER = "writer.placeholder"
@@ -132,6 +136,7 @@ class Pooler(Construct):
         service.node.add_dependency(self._open_database(service_group, database_group))
         if tasks_maximum:
             self._scale(service, tasks, tasks_maximum)
+        self._renew(settings, service, secrets)
         self.load_balancer = self._build_load_balancer(settings, region, network, service_group)
         self.target_group = self._listen(network, service)
         self._name(settings, network)
@@ -288,6 +293,44 @@ class Pooler(Construct):
     def _scale(self, service: ecs.FargateService, tasks: int, tasks_maximum: int) -> None:
         scaling = service.auto_scale_task_count(min_capacity=tasks, max_capacity=tasks_maximum)
         scaling.scale_on_cpu_utilization("Cpu", target_utilization_percent=_SCALE_AT_CPU_PERCENT)
+
+    def _renew(self, settings: Environment, service: ecs.FargateService, secrets: Secrets) -> None:
+        """Tasks are replaced within minutes of a change of the passwords they started with."""
+        names = [secrets.app.secret_arn, secrets.server.secret_arn]
+        function = build_function(
+            self,
+            "Renewal",
+            name=naming.renewal_function(settings),
+            description="Replaces PgBouncer's tasks when their secrets have changed",
+            handler="renewal.handler",
+            environment={
+                "CLUSTER": naming.cluster(settings),
+                "SERVICE": naming.pooler(settings),
+                "SECRETS": cdk.Fn.join(",", names),
+            },
+            timeout=cdk.Duration.seconds(30),
+            statements=[
+                iam.PolicyStatement(
+                    actions=["ecs:DescribeServices", "ecs:UpdateService"],
+                    resources=[service.service_arn],
+                ),
+                iam.PolicyStatement(
+                    actions=["secretsmanager:DescribeSecret"],
+                    # In the recovery region the suffix of an ARN is not known.
+                    resources=[
+                        secret.secret_full_arn or f"{secret.secret_arn}-??????"
+                        for secret in (secrets.app, secrets.server)
+                    ],
+                ),
+            ],
+        )
+        events.Rule(
+            self,
+            "RenewalSchedule",
+            description="Did a password of PgBouncer's tasks change?",
+            schedule=events.Schedule.rate(_RENEWAL_EVERY),
+            targets=[events_targets.LambdaFunction(function)],
+        )
 
     def _build_load_balancer(
         self,

@@ -1,0 +1,45 @@
+"""python -m stacks.rotate ENVIRONMENT: gives the application's user a new password.
+
+Only Secrets Manager is told. PgBouncer's tasks are replaced by themselves within minutes
+(stacks/handlers/renewal.py); until then the old password opens the old ones and the new one the new
+ones. The old one stays readable as the version AWSPREVIOUS.
+"""
+
+import json
+import sys
+from typing import Any
+
+import boto3
+
+from db.environments import ENVIRONMENTS
+from db.settings import APP_USER, Environment
+from stacks import naming
+from stacks.database import PASSWORD_LENGTH
+
+
+def rotate(settings: Environment, *, secrets: Any) -> str:  # noqa: ANN401
+    """Returns the new version's id. What else the secret says, a client's host and port, stays."""
+    name = naming.secret(settings, APP_USER)
+    content = json.loads(secrets.get_secret_value(SecretId=name)["SecretString"])
+    content["password"] = secrets.get_random_password(
+        PasswordLength=PASSWORD_LENGTH, ExcludePunctuation=True, IncludeSpace=False
+    )["RandomPassword"]
+    answer = secrets.put_secret_value(SecretId=name, SecretString=json.dumps(content))
+    return str(answer["VersionId"])
+
+
+def main(arguments: list[str]) -> None:
+    found = {settings.name: settings for settings in ENVIRONMENTS}
+    if len(arguments) != 1 or arguments[0] not in found:
+        sys.exit(f"say which environment: make rotate ENV=... ({', '.join(found)})")
+    settings = found[arguments[0]]
+    secrets = boto3.client("secretsmanager", region_name=settings.primary.name)
+    version = rotate(settings, secrets=secrets)
+    print(
+        f"{naming.secret(settings, APP_USER)} has a new password, version {version}. PgBouncer's "
+        "tasks are replaced within minutes; clients that are connected notice nothing"
+    )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
