@@ -98,6 +98,11 @@ PARAMETERS: tuple[Parameter, ...] = (
         why="counts which statement costs what, for CREATE EXTENSION pg_stat_statements to show; "
         "static, so it must be there from the start",
     ),
+    Parameter(
+        name="pg_stat_statements.track_utility",
+        value="0",
+        why="a rotation's ALTER USER … WITH PASSWORD would be kept as it is",
+    ),
     Parameter(name="track_io_timing", value="1", why="EXPLAIN (BUFFERS) tells waiting from work"),
     Parameter(name="log_min_duration_statement", value="1000", why="ms; a slow statement is named"),
     Parameter(name="log_lock_waits", value="1", why="who waited for whom, after deadlock_timeout"),

@@ -52,13 +52,6 @@ class DatabaseStack(cdk.Stack):
         ground = build_ground(self, settings, network=network, key=key)
         master = self._build_master_secret(settings, key, recovery_key)
         app = self._build_app_secret(settings, key, recovery_key)
-        pooler = self._build_secret(
-            "PoolerSecret",
-            settings,
-            {"username": roles.POOLER_USERS[0]},
-            key=key,
-            recovery_key=recovery_key,
-        )
         primary = build_primary(
             self,
             "Primary",
@@ -74,6 +67,21 @@ class DatabaseStack(cdk.Stack):
             recovery_key=recovery_key,
         )
         replicas = self._build_replicas(settings, ground, primary)
+        pooler = self._build_secret(
+            "PoolerSecret",
+            settings,
+            # What Secrets Manager's rotation asks for; the host must be the master's own.
+            {
+                "username": roles.POOLER_USERS[0],
+                "engine": "postgres",
+                "host": primary.db_instance_endpoint_address,
+                "port": PORT,
+                "dbname": DATABASE,
+                "masterarn": master.secret_arn,
+            },
+            key=key,
+            recovery_key=recovery_key,
+        )
 
         self.key: kms.IKey = key
         self.security_group = ground.security_group
@@ -169,7 +177,7 @@ class DatabaseStack(cdk.Stack):
         acknowledge(
             secret,
             "AwsSolutions::AwsSolutions-SMG4",
-            "a password that changes while PgBouncer holds the old one refuses every login; it is "
-            "changed by a person until both change together",
+            "PgBouncer's is rotated by a schedule in Pooling, the application's by make rotate, "
+            "when its services can take it; the master's, for deploys alone, by a person",
         )
         return secret

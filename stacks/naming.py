@@ -81,6 +81,10 @@ def renewal_function(settings: Environment) -> str:
     return _fit(f"cloudflow-{settings.name}-pgbouncer-renewal", 64)
 
 
+def rotation_function(settings: Environment) -> str:
+    return _fit(f"cloudflow-{settings.name}-pgbouncer-rotation", 64)
+
+
 def migrations(settings: Environment) -> str:
     """The family of the task definitions that run Flyway, and the cluster they run in."""
     return f"cloudflow-{settings.name}-migrations"

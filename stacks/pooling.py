@@ -1,5 +1,6 @@
 """PgBouncer on ECS Fargate behind a network load balancer, as the environment's host name."""
 
+import string
 from dataclasses import dataclass
 
 import aws_cdk as cdk
@@ -53,6 +54,9 @@ _HEALTH_GRACE = cdk.Duration.seconds(60)
 _IDLE_TIMEOUT = cdk.Duration.seconds(350)
 _SCALE_AT_CPU_PERCENT = 60
 _RENEWAL_EVERY = cdk.Duration.minutes(5)
+_ROTATION_EVERY = cdk.Duration.days(30)
+# All that is no letter or digit, as for the passwords that are generated first.
+_EXCLUDED = string.punctuation
 
 # Stand in for host names that only the deploy knows; render_ini wants names, not CDK's tokens.
 _WRITER = "writer.placeholder"
@@ -496,3 +500,47 @@ class PoolingStack(cdk.Stack):
             tasks=0 if settings.is_recovery_promoted else settings.pooler_tasks,
             tasks_maximum=0 if settings.is_recovery_promoted else settings.pooler_tasks_maximum,
         )
+        if not settings.is_recovery_promoted:
+            self._rotate(settings, network, database)
+
+    def _rotate(self, settings: Environment, network: Network, database: DatabaseStack) -> None:
+        """Secrets Manager's own rotation of PgBouncer's user: it alternates between two, so that
+        what runs keeps its password until the next time; Pooler replaces the tasks in between.
+        """
+        rotation = Construct(self, "Rotation")
+        group = build_security_group(
+            rotation, network, description="Rotation of the password of PgBouncer"
+        )
+        primary = ec2.SecurityGroup.from_security_group_id(
+            rotation,
+            "DatabaseGroup",
+            database.security_group.security_group_id,
+            allow_all_outbound=False,
+        )
+        # The construct opens nothing.
+        group.connections.allow_to(primary, ec2.Port.tcp(PORT), "Rotation to PostgreSQL")
+        key = kms.Key.from_key_arn(rotation, "Key", database.key.key_arn)
+        master, secret = (
+            secretsmanager.Secret.from_secret_attributes(
+                rotation, name, secret_complete_arn=found.secret_arn, encryption_key=key
+            )
+            for name, found in (
+                ("MasterSecret", database.master_secret),
+                ("PoolerSecret", database.pooler_secret),
+            )
+        )
+        schedule = secret.add_rotation_schedule(
+            "Schedule",
+            hosted_rotation=secretsmanager.HostedRotation.postgre_sql_multi_user(
+                function_name=naming.rotation_function(settings),
+                master_secret=master,
+                vpc=network.vpc,
+                vpc_subnets=ec2.SubnetSelection(subnets=network.task_subnets),
+                security_groups=[group],
+                exclude_characters=_EXCLUDED,
+            ),
+            automatically_after=_ROTATION_EVERY,
+            # Not at a deploy: a migration or a new image may be at work.
+            rotate_immediately_on_update=False,
+        )
+        schedule.node.add_dependency(group, primary)

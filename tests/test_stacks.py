@@ -1,6 +1,7 @@
 """What the mission promises of AWS, read from the templates."""
 
 import json
+import string
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -300,9 +301,11 @@ def test_only_pgbouncer_and_flyway_reach_the_database_and_only_clients_reach_pgb
         if role == "Migrations":
             assert [rule["Description"] for rule in rules] == ["Flyway to PostgreSQL"]
             continue
+        by_rotation = ["Rotation to PostgreSQL"] if role == "Pooling" else []
         assert sorted(rule["Description"] for rule in rules) == [
             *(by_people if role == "Recovery" else []),
             "PgBouncer to PostgreSQL",
+            *by_rotation,
             "Services of CloudFlow",
             "load balancer to PgBouncer",
         ]
@@ -508,3 +511,60 @@ def test_a_primary_region_that_comes_back_after_a_promotion_serves_nobody() -> N
     templates = build_templates(replace(PRODUCTION, is_recovery_promoted=True))
     assert only(templates["Pooling"], "AWS::ECS::Service")["DesiredCount"] == 0
     assert not find(templates["Pooling"], "AWS::ApplicationAutoScaling::ScalableTarget")
+
+
+@_each_environment
+def test_pgbouncers_password_rotates_by_itself_between_two_users(
+    settings: Environment, stack_of: Callable[[Environment, str], Template]
+) -> None:
+    template = stack_of(settings, "Pooling")
+    schedule = only(template, "AWS::SecretsManager::RotationSchedule")
+    assert schedule["RotationRules"] == {"ScheduleExpression": "rate(30 days)"}
+    # A deploy that creates it must not rotate: new tasks may be on their way.
+    assert schedule["RotateImmediatelyOnUpdate"] is False
+    hosted = schedule["HostedRotationLambda"]
+    assert hosted["RotationType"] == "PostgreSQLMultiUser"
+    assert hosted["ExcludeCharacters"] == string.punctuation
+    assert {hosted[name]["Fn::GetStackOutput"]["StackName"] for name in _OF_DATABASE} == {
+        naming.stack(settings, "Database")
+    }
+    database = stack_of(settings, "Database")
+    ((primary, _),) = (
+        (name, found)
+        for name, found in find(database, "AWS::RDS::DBInstance").items()
+        if found["DBInstanceIdentifier"] == naming.primary(settings)
+    )
+    (content,) = (
+        json.dumps(secret["GenerateSecretString"]["SecretStringTemplate"])
+        for secret in find(database, "AWS::SecretsManager::Secret").values()
+        if secret["Name"] == naming.secret(settings, "pgbouncer")
+    )
+    # The rotation asks RDS's API, which is out of reach, where the host is not the master's.
+    assert json.dumps({"Fn::GetAtt": [primary, "Endpoint.Address"]}) in content
+    for name in ("username", "password", "masterarn", "dbname", "engine"):
+        assert name in content or name == "password"
+    assert rds_parameters()["log_statement"] == "none"
+    assert rds_parameters()["pg_stat_statements.track_utility"] == "0"
+
+
+_OF_DATABASE = ("MasterSecretArn", "MasterSecretKmsKeyArn", "KmsKeyArn")
+
+
+@_each_environment
+@pytest.mark.parametrize("role", ["Pooling", "Recovery"])
+def test_a_changed_password_of_either_secret_is_looked_for(
+    settings: Environment, role: str, stack_of: Callable[[Environment, str], Template]
+) -> None:
+    template = stack_of(settings, role)
+    (function,) = (
+        found
+        for found in find(template, "AWS::Lambda::Function").values()
+        if found["Handler"] == "renewal.handler"
+    )
+    variables = function["Environment"]["Variables"]
+    assert variables["SERVICE"] == only(template, "AWS::ECS::Service")["ServiceName"]
+    assert json.dumps(variables["SECRETS"]).count("ecret") >= 2
+    schedules = {
+        rule["ScheduleExpression"] for rule in find(template, "AWS::Events::Rule").values()
+    }
+    assert "rate(5 minutes)" in schedules
