@@ -4,9 +4,11 @@ from dataclasses import dataclass
 
 from db.parameters import rds_parameters
 from db.pgbouncer import Pooler
-from db.settings import APP_USER, INSTANCE_MEMORY_GIB, Environment
+from db.roles import POOLER_USERS
+from db.settings import INSTANCE_MEMORY_GIB, Environment
 
-POOL_USERS = (APP_USER,)  # a pool is one user's connections to one database name
+# A pool is one user's connections to one database name; of PgBouncer's two one is in use.
+POOL_USERS = POOLER_USERS[:1]
 ROLLING_DEPLOYMENT = 2  # ECS starts all new tasks before it stops an old one
 MIGRATIONS = 3  # Flyway opens two, and a person repairing needs one
 ADMINISTRATORS = 10
