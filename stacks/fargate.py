@@ -7,7 +7,7 @@ from aws_cdk import aws_ecr_assets as ecr_assets
 from aws_cdk import aws_ecs as ecs
 from constructs import Construct
 
-from db.settings import Environment
+from db.settings import PORT, Environment
 from stacks.network import Network
 
 
@@ -51,3 +51,21 @@ def build_security_group(
     # leads out; in a given one, its own routes decide.
     group.add_egress_rule(ec2.Peer.any_ipv4(), ec2.Port.tcp(443), "AWS APIs, by VPC endpoint")
     return group
+
+
+def open_database(
+    scope: Construct,
+    group: ec2.SecurityGroup,
+    database_group: ec2.ISecurityGroup,
+    description: str,
+) -> ec2.ISecurityGroup:
+    """Lets a group reach PostgreSQL; returns what has to be there before it is tried.
+
+    Both rules are in the stack of whoever connects: the database's outlives it and knows nothing
+    of it.
+    """
+    database = ec2.SecurityGroup.from_security_group_id(
+        scope, "DatabaseGroup", database_group.security_group_id, allow_all_outbound=False
+    )
+    group.connections.allow_to(database, ec2.Port.tcp(PORT), description)
+    return database

@@ -19,7 +19,12 @@ from db import flyway, roles
 from db.settings import APP_USER, DATABASE, PORT, Environment
 from stacks import naming
 from stacks.database import MASTER_USER, DatabaseStack
-from stacks.fargate import build_image, build_security_group, build_task_definition
+from stacks.fargate import (
+    build_image,
+    build_security_group,
+    build_task_definition,
+    open_database,
+)
 from stacks.findings import acknowledge
 from stacks.functions import build_function, build_function_role
 from stacks.log_groups import build_log_group
@@ -97,14 +102,7 @@ class MigrationsStack(cdk.Stack):
         definition = self._build_task_definition(settings, database, log_group)
         key.grant_decrypt(definition.obtain_execution_role())
         group = build_security_group(self, network, description="Tasks of Flyway")
-        # Both rules in this stack: the database's outlives Flyway's task and knows nothing of it.
-        database_group = ec2.SecurityGroup.from_security_group_id(
-            self,
-            "DatabaseGroup",
-            database.security_group.security_group_id,
-            allow_all_outbound=False,
-        )
-        group.connections.allow_to(database_group, ec2.Port.tcp(PORT), "Flyway to PostgreSQL")
+        database_group = open_database(self, group, database.security_group, "Flyway to PostgreSQL")
         return Runner(
             cluster=ecs.Cluster(
                 self,

@@ -24,7 +24,12 @@ from db.flyway import DATABASE_FOLDER, find_migrations
 from db.settings import APP_USER, DATABASE, PORT, READONLY_DATABASE, Environment, Region
 from stacks import naming
 from stacks.database import DatabaseStack
-from stacks.fargate import build_image, build_security_group, build_task_definition
+from stacks.fargate import (
+    build_image,
+    build_security_group,
+    build_task_definition,
+    open_database,
+)
 from stacks.findings import acknowledge
 from stacks.functions import build_function
 from stacks.log_groups import build_log_group
@@ -137,7 +142,9 @@ class Pooler(Construct):
         self.execution_role: iam.IRole = definition.obtain_execution_role()
         service_group = build_security_group(self, network, description="Tasks of PgBouncer")
         service = self._build_service(settings, network, definition, service_group, tasks)
-        service.node.add_dependency(self._open_database(service_group, database_group))
+        service.node.add_dependency(
+            open_database(self, service_group, database_group, "PgBouncer to PostgreSQL")
+        )
         if tasks_maximum:
             self._scale(service, tasks, tasks_maximum)
         self._renew(settings, service, secrets)
@@ -245,16 +252,6 @@ class Pooler(Construct):
             "pgbouncer.ini and users' names are no secrets; the passwords come from their secrets",
         )
         return definition
-
-    def _open_database(
-        self, service_group: ec2.SecurityGroup, database_group: ec2.ISecurityGroup
-    ) -> ec2.ISecurityGroup:
-        """Both rules in this stack: the database's outlives PgBouncer and knows nothing of it."""
-        database = ec2.SecurityGroup.from_security_group_id(
-            self, "DatabaseGroup", database_group.security_group_id, allow_all_outbound=False
-        )
-        service_group.connections.allow_to(database, ec2.Port.tcp(PORT), "PgBouncer to PostgreSQL")
-        return database
 
     def _build_service(
         self,
@@ -511,14 +508,8 @@ class PoolingStack(cdk.Stack):
         group = build_security_group(
             rotation, network, description="Rotation of the password of PgBouncer"
         )
-        primary = ec2.SecurityGroup.from_security_group_id(
-            rotation,
-            "DatabaseGroup",
-            database.security_group.security_group_id,
-            allow_all_outbound=False,
-        )
         # The construct opens nothing.
-        group.connections.allow_to(primary, ec2.Port.tcp(PORT), "Rotation to PostgreSQL")
+        primary = open_database(rotation, group, database.security_group, "Rotation to PostgreSQL")
         key = kms.Key.from_key_arn(rotation, "Key", database.key.key_arn)
         master, secret = (
             secretsmanager.Secret.from_secret_attributes(
