@@ -282,6 +282,40 @@ class Alarms(Construct):
             missing=_SILENCE_IS_GOOD,
         )  # fmt: skip
 
+    def watch_passwords(self) -> None:
+        """The functions that rotate PgBouncer's password, and bring a changed one to its tasks."""
+        for subject, name, first in (
+            (
+                "rotation-failed",
+                naming.rotation_function(self._settings),
+                "PgBouncer goes on with the password it has. Read the function's log: is the "
+                "primary reachable, is the master's secret right? Then aws secretsmanager "
+                "rotate-secret.",
+            ),
+            (
+                "renewal-failed",
+                naming.renewal_function(self._settings),
+                "A changed password may not have reached PgBouncer's tasks, and the next rotation "
+                "would take theirs away. Read the function's log, then aws ecs update-service "
+                "--force-new-deployment.",
+            ),
+        ):
+            self.add(
+                subject, function_errors(name), _ABOVE, 0, periods=1, first=first,
+                missing=_SILENCE_IS_GOOD,
+            )  # fmt: skip
+
+
+def function_errors(name: str) -> cloudwatch.Metric:
+    return cloudwatch.Metric(
+        namespace="AWS/Lambda",
+        metric_name="Errors",
+        dimensions_map={"FunctionName": name},
+        statistic="Sum",
+        period=cdk.Duration.minutes(5),
+        label=f"errors of {name}",
+    )
+
 
 def healthy_tasks(pooler: Pooler) -> cloudwatch.Metric:
     return pooler.target_group.metrics.healthy_host_count(statistic="Maximum", period=_MINUTE)

@@ -54,6 +54,7 @@ class MonitoringStack(cdk.Stack):
         alarms.watch_writer(primary)
         if not settings.is_recovery_promoted:
             alarms.watch_pooler(pooler, tasks=settings.pooler_tasks)
+            alarms.watch_passwords()
         alarms.watch_migrations(failures)
         build_dashboard(
             self,

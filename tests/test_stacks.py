@@ -454,7 +454,7 @@ def test_what_can_run_out_or_fall_silent_has_an_alarm(settings: Environment) -> 
     expected |= {"primary-slot-lag", "primary-transaction-ids", "replica-1-lag", "recovery-lag"}
     expected |= {f"pooler-{w}" for w in ("down", "running", "unhealthy", "waiting", "refusing")}
     expected |= {"backup-age"}
-    assert alarms.keys() == expected | {"migration-failed"}
+    assert alarms.keys() == expected | {"migration-failed", "rotation-failed", "renewal-failed"}
     for silent in (
         "backup-age",
         "pooler-waiting",
