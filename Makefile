@@ -72,8 +72,8 @@ diff deploy: .venv/.complete node_modules/.complete
 	@stacks=$$(.venv/bin/python -c 'import sys; from stacks import naming; print(naming.all_stacks(sys.argv[1]))' "$(ENV)") \
 	    && $(IN_VENV) node_modules/.bin/cdk $@ "$$stacks" $(ARGS)
 
-rotate: .venv/.complete ## give the application's user a new password; ENV=staging
-	@.venv/bin/python -m stacks.rotate $(ENV)
+rotate: .venv/.complete ## give the application a new password; ENV=staging, LOGIN=app_b
+	@.venv/bin/python -m stacks.rotate $(ENV) $(LOGIN)
 
 snapshots: .venv/.complete node_modules/.complete ## renew tests/snapshots from the templates
 	@$(IN_VENV) .venv/bin/python -m tests.snapshots

@@ -12,6 +12,9 @@ from typing import Literal, get_args, get_type_hints
 DATABASE = "cloudflow"
 READONLY_DATABASE = "cloudflow_readonly"  # what PgBouncer calls the database on the replica
 APP_USER = "app"
+# Whom clients may log in to PgBouncer as. With two, one can move to a new password while the other
+# still has the old one.
+CLIENT_USERS = (APP_USER, "app_b")
 PORT = 5432
 
 # The Graviton classes that run PostgreSQL 15 (RDS User Guide, "DB instance classes").

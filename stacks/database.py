@@ -9,7 +9,7 @@ from aws_cdk import aws_secretsmanager as secretsmanager
 from constructs import Construct
 
 from db import budget, roles
-from db.settings import APP_USER, DATABASE, PORT, Environment
+from db.settings import CLIENT_USERS, DATABASE, PORT, Environment
 from stacks import naming
 from stacks.findings import acknowledge
 from stacks.instances import (
@@ -51,7 +51,10 @@ class DatabaseStack(cdk.Stack):
         key = build_key(self, settings, purpose="database")
         ground = build_ground(self, settings, network=network, key=key)
         master = self._build_master_secret(settings, key, recovery_key)
-        app = self._build_app_secret(settings, key, recovery_key)
+        clients = {
+            user: self._build_client_secret(construct_id, user, settings, key, recovery_key)
+            for construct_id, user in zip(("AppSecret", "AppBSecret"), CLIENT_USERS, strict=True)
+        }
         primary = build_primary(
             self,
             "Primary",
@@ -88,7 +91,7 @@ class DatabaseStack(cdk.Stack):
         self.primary: rds.IDatabaseInstance = primary
         self.replicas: list[rds.IDatabaseInstance] = replicas
         self.master_secret: secretsmanager.ISecret = master
-        self.app_secret: secretsmanager.ISecret = app
+        self.client_secrets: dict[str, secretsmanager.ISecret] = dict(clients)
         self.pooler_secret: secretsmanager.ISecret = pooler
 
     def _build_replicas(
@@ -126,15 +129,20 @@ class DatabaseStack(cdk.Stack):
             recovery_key=recovery_key,
         )
 
-    def _build_app_secret(
-        self, settings: Environment, key: kms.IKey, recovery_key: kms.IKey
+    def _build_client_secret(
+        self,
+        construct_id: str,
+        user: str,
+        settings: Environment,
+        key: kms.IKey,
+        recovery_key: kms.IKey,
     ) -> secretsmanager.Secret:
-        """The application's, with all that a client needs: in both regions the host is the same."""
+        """With all that a client needs: in both regions the host is the same."""
         return self._build_secret(
-            "AppSecret",
+            construct_id,
             settings,
             {
-                "username": APP_USER,
+                "username": user,
                 "engine": "postgres",
                 "host": settings.host_name,
                 "port": PORT,

@@ -147,7 +147,9 @@ class MigrationsStack(cdk.Stack):
             },
             secrets={
                 "FLYWAY_PASSWORD": self._find_password("MasterSecret", database.master_secret),
-                f"PASSWORD_{APP_USER}": self._find_password("AppSecret", database.app_secret),
+                f"PASSWORD_{APP_USER}": self._find_password(
+                    "AppSecret", database.client_secrets[APP_USER]
+                ),
                 f"PASSWORD_{roles.POOLER_USERS[0]}": self._find_password(
                     "PoolerSecret", database.pooler_secret
                 ),

@@ -80,10 +80,19 @@ class Servers:
 
 @dataclass(frozen=True, kw_only=True)
 class Secrets:
-    """Whom clients log in as, and whom PgBouncer logs in as."""
+    """Whom clients log in as, by their names, and whom PgBouncer logs in as."""
 
-    app: secretsmanager.ISecret
+    clients: dict[str, secretsmanager.ISecret]
     server: secretsmanager.ISecret
+
+    @property
+    def all(self) -> list[secretsmanager.ISecret]:
+        return [*self.clients.values(), self.server]
+
+
+def name_client_secret(user: str) -> str:
+    """The construct's id of a client's secret: AppSecret, AppBSecret."""
+    return f"{''.join(part.capitalize() for part in user.split('_'))}Secret"
 
 
 def build_pooler(*, is_client_tls_required: bool = False) -> pgbouncer.Pooler:
@@ -203,10 +212,13 @@ class Pooler(Construct):
             environment={
                 "PGBOUNCER_INI": _render_ini(servers, settings),
                 "HOST_NAME": settings.host_name,
-                "APP_USER": APP_USER,
+                "CLIENT_USERS": " ".join(secrets.clients),
             },
             secrets={
-                "APP_PASSWORD": ecs.Secret.from_secrets_manager(secrets.app, "password"),
+                **{
+                    f"PASSWORD_{user}": ecs.Secret.from_secrets_manager(secret, "password")
+                    for user, secret in secrets.clients.items()
+                },
                 "SERVER_USER": ecs.Secret.from_secrets_manager(secrets.server, "username"),
                 "SERVER_PASSWORD": ecs.Secret.from_secrets_manager(secrets.server, "password"),
             },
@@ -297,7 +309,7 @@ class Pooler(Construct):
 
     def _renew(self, settings: Environment, service: ecs.FargateService, secrets: Secrets) -> None:
         """Tasks are replaced within minutes of a change of the passwords they started with."""
-        names = [secrets.app.secret_arn, secrets.server.secret_arn]
+        names = [secret.secret_arn for secret in secrets.all]
         function = build_function(
             self,
             "Renewal",
@@ -320,7 +332,7 @@ class Pooler(Construct):
                     # In the recovery region the suffix of an ARN is not known.
                     resources=[
                         secret.secret_full_arn or f"{secret.secret_arn}-??????"
-                        for secret in (secrets.app, secrets.server)
+                        for secret in secrets.all
                     ],
                 ),
             ],
@@ -485,9 +497,12 @@ class PoolingStack(cdk.Stack):
             ),
             # By their ARNs: with the objects themselves Database would have to know this stack.
             secrets=Secrets(
-                app=secretsmanager.Secret.from_secret_complete_arn(
-                    self, "AppSecret", database.app_secret.secret_arn
-                ),
+                clients={
+                    user: secretsmanager.Secret.from_secret_complete_arn(
+                        self, name_client_secret(user), secret.secret_arn
+                    )
+                    for user, secret in database.client_secrets.items()
+                },
                 server=secretsmanager.Secret.from_secret_complete_arn(
                     self, "PoolerSecret", database.pooler_secret.secret_arn
                 ),

@@ -15,7 +15,7 @@ from constructs import Construct
 
 from db import budget
 from db.roles import POOLER_USERS
-from db.settings import APP_USER, Environment
+from db.settings import CLIENT_USERS, Environment
 from stacks import naming
 from stacks.alarms import BACKUP_AGE_METRIC, Alarms, Instance, backup_age_metric, build_dashboard
 from stacks.findings import acknowledge
@@ -27,7 +27,7 @@ from stacks.instances import (
     build_replica,
 )
 from stacks.network import Network
-from stacks.pooling import Pooler, Secrets, Servers
+from stacks.pooling import Pooler, Secrets, Servers, name_client_secret
 
 _BACKUP_AGE_EVERY = cdk.Duration.minutes(5)
 
@@ -89,9 +89,12 @@ class RecoveryStack(cdk.Stack):
     ) -> Pooler:
         # By its name: the suffix of a replicated secret's ARN is known in the primary region only.
         secrets = Secrets(
-            app=secretsmanager.Secret.from_secret_name_v2(
-                self, "AppSecret", naming.secret(settings, APP_USER)
-            ),
+            clients={
+                user: secretsmanager.Secret.from_secret_name_v2(
+                    self, name_client_secret(user), naming.secret(settings, user)
+                )
+                for user in CLIENT_USERS
+            },
             server=secretsmanager.Secret.from_secret_name_v2(
                 self, "PoolerSecret", naming.secret(settings, POOLER_USERS[0])
             ),
@@ -115,7 +118,7 @@ class RecoveryStack(cdk.Stack):
         pooler.execution_role.add_to_principal_policy(
             iam.PolicyStatement(
                 actions=["secretsmanager:GetSecretValue"],
-                resources=[secrets.app.secret_arn, secrets.server.secret_arn],
+                resources=[secret.secret_arn for secret in secrets.all],
             )
         )
         return pooler

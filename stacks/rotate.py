@@ -1,4 +1,4 @@
-"""python -m stacks.rotate ENVIRONMENT: gives the application's user a new password.
+"""python -m stacks.rotate ENVIRONMENT [USER]: gives a user of the application a new password.
 
 Only Secrets Manager is told. PgBouncer's tasks are replaced by themselves within minutes
 (stacks/handlers/renewal.py); until then the old password opens the old ones and the new one the new
@@ -12,14 +12,14 @@ from typing import Any
 import boto3
 
 from db.environments import ENVIRONMENTS
-from db.settings import APP_USER, Environment
+from db.settings import APP_USER, CLIENT_USERS, Environment
 from stacks import naming
 from stacks.database import PASSWORD_LENGTH
 
 
-def rotate(settings: Environment, *, secrets: Any) -> str:  # noqa: ANN401
+def rotate(settings: Environment, user: str, *, secrets: Any) -> str:  # noqa: ANN401
     """Returns the new version's id. What else the secret says, a client's host and port, stays."""
-    name = naming.secret(settings, APP_USER)
+    name = naming.secret(settings, user)
     content = json.loads(secrets.get_secret_value(SecretId=name)["SecretString"])
     content["password"] = secrets.get_random_password(
         PasswordLength=PASSWORD_LENGTH, ExcludePunctuation=True, IncludeSpace=False
@@ -30,13 +30,17 @@ def rotate(settings: Environment, *, secrets: Any) -> str:  # noqa: ANN401
 
 def main(arguments: list[str]) -> None:
     found = {settings.name: settings for settings in ENVIRONMENTS}
-    if len(arguments) != 1 or arguments[0] not in found:
-        sys.exit(f"say which environment: make rotate ENV=... ({', '.join(found)})")
-    settings = found[arguments[0]]
+    environment, user = (*arguments, APP_USER, "")[:2] if arguments else ("", "")
+    if len(arguments) > 2 or environment not in found or user not in CLIENT_USERS:
+        sys.exit(
+            f"say whose: make rotate ENV=... ({', '.join(found)}) LOGIN=... "
+            f"({', '.join(CLIENT_USERS)}; {APP_USER} where it is not said)"
+        )
+    settings = found[environment]
     secrets = boto3.client("secretsmanager", region_name=settings.primary.name)
-    version = rotate(settings, secrets=secrets)
+    version = rotate(settings, user, secrets=secrets)
     print(
-        f"{naming.secret(settings, APP_USER)} has a new password, version {version}. PgBouncer's "
+        f"{naming.secret(settings, user)} has a new password, version {version}. PgBouncer's "
         "tasks are replaced within minutes; clients that are connected notice nothing"
     )
 

@@ -98,7 +98,8 @@ class Service:
             | {"PGBOUNCER_INI": self.render(port)}
             | changed,
             secret_values={
-                "APP_PASSWORD": password,
+                "PASSWORD_app": password,
+                "PASSWORD_app_b": f"{password} of app_b",
                 "SERVER_USER": server_user,
                 "SERVER_PASSWORD": server_password or self.server_password,
             },

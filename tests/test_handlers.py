@@ -158,16 +158,17 @@ def test_a_service_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -
         renewal.handler({}, None)
 
 
+@pytest.mark.parametrize(("arguments", "user"), [([], "app"), (["app_b"], "app_b")])
 @pytest.mark.usefixtures("aws")
 def test_the_application_gets_a_new_password_and_keeps_the_rest(
-    capsys: pytest.CaptureFixture[str],
+    arguments: list[str], user: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     secrets = boto3.client("secretsmanager")
-    arn = _make_secret("app")
-    rotate.main(["staging"])
+    arn = _make_secret(user)
+    rotate.main(["staging", *arguments])
     content = json.loads(secrets.get_secret_value(SecretId=arn)["SecretString"])
     password = content.pop("password")
-    assert content == {"username": "app", "port": 5432}
+    assert content == {"username": user, "port": 5432}
     assert len(password) == 40
     assert password.isalnum(), "safe in a URL"
     assert password not in capsys.readouterr().out
@@ -175,7 +176,9 @@ def test_the_application_gets_a_new_password_and_keeps_the_rest(
     assert json.loads(before["SecretString"])["password"] == "old"
 
 
-@pytest.mark.parametrize("arguments", [[], ["nope"], ["staging", "production"]])
+@pytest.mark.parametrize(
+    "arguments", [[], ["nope"], ["staging", "production"], ["staging", "app", "x"]]
+)
 def test_a_rotation_says_which_environments_there_are(arguments: list[str]) -> None:
     with pytest.raises(SystemExit, match=r"make rotate ENV=\.\.\. \(staging, production\)"):
         rotate.main(arguments)

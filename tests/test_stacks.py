@@ -206,6 +206,7 @@ def test_every_generated_password_is_safe_in_a_url_and_copied_to_the_recovery_re
     secrets = find(stack_of(settings, "Database"), "AWS::SecretsManager::Secret").values()
     assert {secret["Name"] for secret in secrets} == {
         naming.secret(settings, "app"),
+        naming.secret(settings, "app_b"),
         naming.secret(settings, "cloudflow_master"),
         naming.secret(settings, "pgbouncer"),
     }
@@ -262,9 +263,10 @@ def test_the_task_gets_the_one_renderers_file_and_no_password(
         expected = expected.replace(host, "<host>")
     expected = expected.replace("user=server_user\n", "user=@SERVER_USER@\n")
     assert _flatten(environment["PGBOUNCER_INI"]) + "\n" == expected
-    assert environment.keys() == {"PGBOUNCER_INI", "HOST_NAME", "APP_USER"}
+    assert environment.keys() == {"PGBOUNCER_INI", "HOST_NAME", "CLIENT_USERS"}
     assert [secret["Name"] for secret in container["Secrets"]] == [
-        "APP_PASSWORD",
+        "PASSWORD_app",
+        "PASSWORD_app_b",
         "SERVER_USER",
         "SERVER_PASSWORD",
     ]

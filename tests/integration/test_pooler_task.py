@@ -41,7 +41,7 @@ def test_no_password_is_in_the_process_list_the_environment_or_the_log(service: 
     process = Path("/proc") / str(containers.find_process(pooler.run.name))
     assert (process / "comm").read_text("utf-8").strip() == "pgbouncer"
     environment = (process / "environ").read_text("utf-8")
-    assert "APP_USER=app" in environment, "it cannot be read: this test shows nothing"
+    assert "CLIENT_USERS=app app_b" in environment, "it cannot be read: this test shows nothing"
     commands = "".join(
         path.read_text("utf-8", errors="replace")
         for path in Path("/proc").glob("[0-9]*/cmdline")
@@ -70,12 +70,18 @@ def test_clients_are_kept_as_verifiers_in_a_file_that_is_whole_from_the_start(
     ]
     for path in folder.iterdir():
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    app, server = (folder / "userlist.txt").read_text("utf-8").splitlines()
+    expected = service.render(pooler.port).replace("@SERVER_USER@", SERVER_USER)
+    assert (folder / "pgbouncer.ini").read_text("utf-8").rstrip() == expected.rstrip()
+    app, app_b, server = (folder / "userlist.txt").read_text("utf-8").splitlines()
     assert server == f'"{SERVER_USER}" "x""y"'
     user, verifier = app.split(" ")
     assert user == '"app"'
+    assert app_b.startswith('"app_b" "SCRAM-SHA-256$')
     salt = verifier.strip('"').split(":")[1].split("$")[0]
     assert verifier == f'"{_build_verifier(pooler.password, salt)}"', "as db/scram.py makes it"
+
+
+_VALUES = {"PASSWORD_app": "a", "PASSWORD_app_b": "b", "SERVER_USER": "c", "SERVER_PASSWORD": "d"}
 
 
 def _build_verifier(password: str, salt: str) -> str:
@@ -83,12 +89,21 @@ def _build_verifier(password: str, salt: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "name", ["APP_PASSWORD", "SERVER_USER", "SERVER_PASSWORD", "HOST_NAME", "PGBOUNCER_INI"]
+    "name",
+    [
+        "PASSWORD_app",
+        "PASSWORD_app_b",
+        "SERVER_USER",
+        "SERVER_PASSWORD",
+        "CLIENT_USERS",
+        "HOST_NAME",
+        "PGBOUNCER_INI",
+    ],
 )
 def test_a_task_that_is_not_given_what_it_needs_ends_and_says_so(
     service: Service, name: str
 ) -> None:
-    values = {"APP_PASSWORD": "a", "SERVER_USER": "b", "SERVER_PASSWORD": "c"}
+    values = dict(_VALUES)
     environment = get_environment(service.container) | {"PGBOUNCER_INI": "x"}
     (values if name in values else environment)[name] = ""
     run = service.begin(
@@ -109,7 +124,7 @@ def test_a_server_user_that_would_change_the_file_is_refused(service: Service, u
         service.image,
         service.container,
         environment=get_environment(service.container) | {"PGBOUNCER_INI": "x"},
-        secret_values={"APP_PASSWORD": "a", "SERVER_USER": user, "SERVER_PASSWORD": "c"},
+        secret_values=_VALUES | {"SERVER_USER": user},
         mounts={},
     )
     assert run.wait() == 1

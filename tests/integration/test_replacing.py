@@ -201,6 +201,18 @@ def test_a_new_password_for_clients_is_noticed_by_none_that_is_connected(
     proven("a new password for clients: 0 of 20 transactions of a connected one failed")
 
 
+def test_two_names_let_a_client_move_to_a_new_password_with_both_valid(
+    service: Service, proven: Callable[[str], None]
+) -> None:
+    pooler = service.start()
+    pooler.run.wait_for("process up")
+    for user, password in (("app", "secret"), ("app_b", "secret of app_b")):
+        with pooler.connect(user=user, password=password) as connection:
+            row = connection.execute("SELECT current_user, session_user").fetchone()
+            assert row == (roles.POOLER_USERS[0],) * 2, "to PostgreSQL they are the same"
+    proven("app and app_b log in side by side, each by its own password, and do the same")
+
+
 def test_a_query_is_cancelled_through_the_balancer(
     service: Service, proven: Callable[[str], None]
 ) -> None:
