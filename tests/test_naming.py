@@ -30,6 +30,13 @@ _NAMES: dict[str, tuple[Callable[[Environment], str], str, int]] = {
     "cluster": (naming.cluster, r"[A-Za-z0-9_-]+", 255),
     "pooler": (naming.pooler, r"[A-Za-z0-9_-]+", 255),
     "migrations": (naming.migrations, r"[A-Za-z0-9_-]+", 255),
+    "migrations_function": (
+        lambda s: naming.migrations_function(s, "watch"),
+        r"[A-Za-z0-9_-]+",
+        64,
+    ),
+    "renewal_function": (naming.renewal_function, r"[A-Za-z0-9_-]+", 64),
+    "rotation_function": (naming.rotation_function, r"[A-Za-z0-9_-]+", 64),
     "backup_age_function": (naming.backup_age_function, r"[A-Za-z0-9_-]+", 64),
     "topic": (naming.topic, r"[A-Za-z0-9_-]+", 256),
     "alarm": (lambda s: naming.alarm(s, "backup-age"), r"[A-Za-z0-9_-]+", 255),
