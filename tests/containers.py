@@ -19,7 +19,8 @@ from db.flyway import DATABASE_FOLDER
 from db.local.tools import PGBOUNCER_SOURCE
 
 PROJECT = Path(__file__).resolve().parents[1]
-_STORE = PROJECT / ".local" / "containers"
+# A store knows where it lies: a checkout that was moved gets another.
+_STORE = PROJECT / ".local" / "containers" / hashlib.sha256(bytes(PROJECT)).hexdigest()[:8]
 _BASE = "docker.io/library/debian:trixie-slim"
 
 _ROOT = [] if os.geteuid() == 0 else ["sudo", "-n"]

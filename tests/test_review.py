@@ -19,7 +19,7 @@ _LATEST = int(find_migrations()[-1].version)
 _ADDED = f"V{_LATEST + 1}__archive_workflows.sql"
 _SQL = b"""\
 SET LOCAL lock_timeout = '500ms';
-ALTER TABLE workflows ADD COLUMN archived_at TIMESTAMP;
+ALTER TABLE workflows ADD COLUMN archived_at TIMESTAMPTZ;
 """
 _CHANGED = ("Migrations", "Pooling", "Recovery")
 _IMAGE = re.compile(r'"Fn::Sub": "[^"]+assets-[^"]+:[0-9a-f]{64}"')
