@@ -22,7 +22,7 @@ from psycopg import sql
 
 from db.flyway import DATABASE_FOLDER
 from db.local.tools import TOOLS, Tools
-from tests.integration.conftest import Pooler, Service
+from tests.services import Pooler, Service
 
 pytestmark = pytest.mark.slow
 
