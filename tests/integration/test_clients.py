@@ -16,9 +16,11 @@ from contextlib import suppress
 from pathlib import Path
 
 import asyncpg
+import psycopg
 import pytest
 import sqlalchemy
 from psycopg import sql
+from sqlalchemy.exc import SQLAlchemyError
 
 from db.flyway import DATABASE_FOLDER
 from db.local.tools import TOOLS, Tools
@@ -227,3 +229,29 @@ def test_a_client_with_its_defaults_gets_only_right_answers(
         f"rows there and no rolled-back one, on {_SERVERS} servers; "
         f"{prepared[0]} statements prepared on one"
     )
+
+
+_ERRORS = (
+    psycopg.Error,
+    asyncpg.PostgresError,
+    SQLAlchemyError,
+    AssertionError,  # a program's own words
+)
+
+
+@pytest.mark.parametrize("driver", _DRIVERS)
+def test_the_same_without_prepared_statement_support_fails(
+    service: Service, tools: Tools, driver: str, proven: Callable[[str], None]
+) -> None:
+    pooler = service.start(settings={"default_pool_size": _SERVERS, "max_prepared_statements": 0})
+    pooler.run.wait_for("process up")
+    try:
+        right = _DRIVERS[driver](pooler, f"{driver} {secrets.token_hex(4)}", tools)
+    except _ERRORS as error:
+        found = re.search("prepared statement .*", str(error))
+        assert found, error
+        outcome = found.group()
+    else:
+        assert right < _ASKED
+        outcome = f"{_ASKED - right:,} of {_ASKED:,} wrong or missing"
+    proven(f"{driver}, max_prepared_statements = 0 (the control): {outcome}")

@@ -91,13 +91,13 @@ def _stay_connected(pooler: Pooler, load: Load, done: threading.Event) -> None:
         while not done.wait(0.05):
             with load.attempt():
                 if connection.closed:
-                    connection = held.enter_context(pooler.connect(connect_timeout=3))
+                    connection = held.enter_context(pooler.connect(connect_timeout=5))
                 load.insert(connection)
 
 
 def _log_in_each_time(pooler: Pooler, load: Load, done: threading.Event) -> None:
     while not done.wait(0.05):
-        with load.attempt(), pooler.connect(connect_timeout=3) as connection:
+        with load.attempt(), pooler.connect(connect_timeout=5) as connection:
             load.insert(connection)
 
 

@@ -31,9 +31,18 @@ function act(client) {
   connection.close();
 }
 
+function tryToAct(client) {
+  try {
+    act(client);
+  } catch (error) {
+    java.lang.System.err.println(error);
+    java.lang.System.exit(1);
+  }
+}
+
 const threads = [];
 for (let index = 0; index < clients; index++) {
-  threads.push(new java.lang.Thread(new java.lang.Runnable({ run: act.bind(null, index) })));
+  threads.push(new java.lang.Thread(new java.lang.Runnable({ run: tryToAct.bind(null, index) })));
 }
 threads.forEach((thread) => thread.start());
 threads.forEach((thread) => thread.join());
