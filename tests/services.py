@@ -1,6 +1,8 @@
 """PgBouncer's service at addresses of this machine: the template's container, the real image."""
 
+import re
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,18 +39,21 @@ class Pooler:
     port: int
     password: str
 
+    @property
+    def address(self) -> dict[str, Any]:
+        """Where, and as whom, a client logs in."""
+        return {
+            "host": "127.0.0.1",
+            "port": self.port,
+            "database": "cloudflow",
+            "user": "app",
+            "password": self.password,
+        }
+
     def connect(self, database: str = "cloudflow", **changed: Any) -> psycopg.Connection:  # noqa: ANN401
-        return psycopg.connect(
-            **{
-                "host": "127.0.0.1",
-                "port": self.port,
-                "dbname": database,
-                "user": "app",
-                "password": self.password,
-                "autocommit": True,
-            }
-            | changed
-        )
+        parameters = self.address | {"autocommit": True, "dbname": database}
+        del parameters["database"]
+        return psycopg.connect(**parameters | changed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,8 +67,8 @@ class Service:
     folder: Path
     server_password: str
 
-    def render(self, port: int) -> str:
-        """The ini that the template passes, at other addresses."""
+    def render(self, port: int, settings: Mapping[str, int] | None = None) -> str:
+        """The ini that the template passes, at other addresses; with other numbers if wanted."""
         text = _flatten(get_environment(self.container)["PGBOUNCER_INI"]) + "\n"
         servers = self.secure.machine.servers
         for old, new in (
@@ -74,6 +79,9 @@ class Service:
         ):
             assert old in text
             text = text.replace(old, new, 1)
+        for name, value in (settings or {}).items():
+            text, count = re.subn(rf"(?m)^{name} = \d+$", f"{name} = {value}", text)
+            assert count == 1, name
         return text + "stats_period = 1\n"
 
     def _at(self, port: int) -> str:
@@ -86,6 +94,7 @@ class Service:
         server_user: str = SERVER_USER,
         server_password: str | None = None,
         authority: Authority | None = None,
+        settings: Mapping[str, int] | None = None,
         **changed: str,
     ) -> Pooler:
         port = choose_port()
@@ -95,7 +104,7 @@ class Service:
             self.image,
             self.container,
             environment=get_environment(self.container)
-            | {"PGBOUNCER_INI": self.render(port)}
+            | {"PGBOUNCER_INI": self.render(port, settings)}
             | changed,
             secret_values={
                 "PASSWORD_app": password,

@@ -1,0 +1,368 @@
+"""Whoever misbehaves before PgBouncer is sent away in bounded time, and nobody else notices."""
+
+import itertools
+import random
+import re
+import resource
+import secrets
+import socket
+import ssl
+import struct
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from stacks import pooling
+from tests import containers
+from tests.services import Pooler, Service
+
+pytestmark = pytest.mark.slow
+
+# Shorter than the configuration's 15 s, so that the tests are. The pause is PgBouncer's own, when
+# it has no descriptor left to accept with.
+_LOGIN_TIMEOUT_SECONDS = 3
+_ACCEPT_PAUSE_SECONDS = 5
+_SLACK_SECONDS = 5
+
+_PROTOCOL_3 = 3 << 16
+_SSL_REQUEST = struct.pack("!II", 8, 80877103)
+_NOISE_BYTES = 10_000_000
+_SEED = 6
+
+
+def _get_words(error: psycopg.Error) -> str:
+    """What a refused client was told, without the driver's own words."""
+    first, *_ = str(error).strip().splitlines()
+    return first.rpartition("FATAL:")[2].strip()
+
+
+@dataclass
+class Load:
+    """What good clients of one kind tried, one row a transaction, and what they were told."""
+
+    name: str
+    attempts: int = 0
+    acknowledged: list[str] = field(default_factory=list)
+    acknowledged_at: list[float] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def attempt(self) -> Generator[None]:
+        self.attempts += 1
+        try:
+            yield
+        except psycopg.Error as error:
+            self.failures.append(_get_words(error))
+
+    def insert(self, connection: psycopg.Connection) -> None:
+        tag = f"{self.name} {self.attempts} {secrets.token_hex(8)}"
+        with connection.transaction():
+            connection.execute(
+                "INSERT INTO users (email, password_hash, name) VALUES (%s, '', %s)",
+                [secrets.token_hex(16), tag],
+            )
+        self.acknowledged.append(tag)
+        self.acknowledged_at.append(time.monotonic())
+
+    @property
+    def longest_pause_seconds(self) -> float:
+        """The longest time in which no row was acknowledged."""
+        times = sorted(self.acknowledged_at)
+        return max(later - earlier for earlier, later in itertools.pairwise(times))
+
+    def __str__(self) -> str:
+        text = f"{self.name}: {len(self.failures)} of {self.attempts} attempts failed"
+        if self.failures:
+            text += f" ({'; '.join(sorted(set(self.failures)))})"
+        return text
+
+
+def _stay_connected(pooler: Pooler, load: Load, done: threading.Event) -> None:
+    with ExitStack() as held:
+        connection = held.enter_context(pooler.connect())
+        while not done.wait(0.05):
+            with load.attempt():
+                if connection.closed:
+                    connection = held.enter_context(pooler.connect(connect_timeout=5))
+                load.insert(connection)
+
+
+def _log_in_each_time(pooler: Pooler, load: Load, done: threading.Event) -> None:
+    while not done.wait(0.05):
+        with load.attempt(), pooler.connect(connect_timeout=5) as connection:
+            load.insert(connection)
+
+
+@contextmanager
+def _good_clients(pooler: Pooler) -> Generator[tuple[Load, Load]]:
+    """Two clients that stay and one that logs in for each row; their rows are counted at the end.
+
+    Every row that was acknowledged must be there once, every other at most once.
+    """
+    staying, coming = Load("clients that stay"), Load("clients that log in")
+    done = threading.Event()
+    with ThreadPoolExecutor(3) as executor:
+        running = [
+            executor.submit(_stay_connected, pooler, staying, done),
+            executor.submit(_stay_connected, pooler, staying, done),
+            executor.submit(_log_in_each_time, pooler, coming, done),
+        ]
+        try:
+            time.sleep(0.5)
+            yield staying, coming
+            time.sleep(0.5)
+        finally:
+            done.set()
+        for future in running:
+            future.result()
+    with pooler.connect() as connection:
+        there = Counter(row[0] for row in connection.execute("SELECT name FROM users"))
+    for load in (staying, coming):
+        assert load.acknowledged
+        assert {tag for tag in load.acknowledged if there[tag] != 1} == set()
+    assert {tag for tag, count in there.items() if count > 1} == set()
+
+
+def _start(service: Service) -> Pooler:
+    pooler = service.start(
+        password=secrets.token_hex(16), settings={"client_login_timeout": _LOGIN_TIMEOUT_SECONDS}
+    )
+    pooler.run.wait_for("process up")
+    return pooler
+
+
+def _find_secrets(service: Service, pooler: Pooler) -> list[str]:
+    """The passwords, and each part of the verifiers that the running task keeps."""
+    process = Path("/proc") / str(containers.find_process(pooler.run.name))
+    file = process / "root" / pooling.RUN_FOLDER.lstrip("/") / "userlist.txt"
+    verifiers = re.findall(r'"SCRAM-SHA-256\$\d+:(.+)\$(.+):(.+)"', file.read_text("utf-8"))
+    assert verifiers
+    parts = [part for verifier in verifiers for part in verifier]
+    return [pooler.password, service.server_password, *parts]
+
+
+def _log_in(pooler: Pooler, **changed: str) -> str:
+    with pytest.raises(psycopg.OperationalError) as refused:
+        pooler.connect(**{"connect_timeout": 10} | changed)
+    return f"told: {_get_words(refused.value)}"
+
+
+def _send(pooler: Pooler, *parts: bytes, is_encrypted: bool = False) -> str:
+    """Send these, and nothing more, until the other side closes; gives what it said."""
+    said = 0
+    with socket.create_connection(("127.0.0.1", pooler.port), timeout=20) as client:
+        if is_encrypted:
+            client.sendall(_SSL_REQUEST)
+            assert client.recv(1) == b"S"
+        try:
+            for part in parts:
+                client.sendall(part)
+            while got := client.recv(65536):
+                said += len(got)
+        except (ConnectionResetError, BrokenPipeError):
+            pass  # closed before it had read all: that is a refusal too
+    return f"closed after {said} bytes of answer" if said else "closed without a word"
+
+
+def _build_startup(**parameters: str) -> bytes:
+    body = "".join(f"{name}\0{value}\0" for name, value in parameters.items()).encode() + b"\0"
+    return struct.pack("!II", 8 + len(body), _PROTOCOL_3) + body
+
+
+def _build_noise() -> bytes:
+    return random.Random(_SEED).randbytes(_NOISE_BYTES)
+
+
+def _build_client_hello() -> bytes:
+    """The first thing a TLS client sends."""
+    outgoing = ssl.MemoryBIO()
+    client = ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="x")
+    with pytest.raises(ssl.SSLWantReadError):
+        client.do_handshake()
+    return outgoing.read()
+
+
+_STARTUP = _build_startup(user="app", database="cloudflow")
+_FORGED = "2026-01-01 00:00:00.000 UTC [1] LOG stats: 1 xacts/s, wait 999999 us"
+
+# What each does, and what the log says of it.
+_ATTACKS: dict[str, tuple[Callable[[Pooler], str], str]] = {
+    "a wrong password": (
+        lambda pooler: _log_in(pooler, password="not-the-right-one"),
+        r"cloudflow/app@\S+ closing because: SASL authentication failed",
+    ),
+    "an unknown user": (
+        lambda pooler: _log_in(pooler, user="mallory"),
+        r"mallory@\S+ closing because: SASL authentication failed",
+    ),
+    "an unknown database": (
+        lambda pooler: _log_in(pooler, dbname="elsewhere"),
+        "closing because: no such database: elsewhere",
+    ),
+    "an application that asks for the administration console": (
+        lambda pooler: _log_in(pooler, dbname="pgbouncer"),
+        "closing because: not allowed",
+    ),
+    "a user's name that is a line of the log": (
+        lambda pooler: _send(pooler, _build_startup(user=f"mallory\n{_FORGED}"), b"p\0\0\0\4"),
+        "no such user: mallory",
+    ),
+    f"{_NOISE_BYTES:,} bytes of noise": (
+        lambda pooler: _send(pooler, _build_noise()),
+        "closing because: (client_login_timeout|bad packet header)",
+    ),
+    f"a startup packet of {_NOISE_BYTES:,} bytes": (
+        lambda pooler: _send(
+            pooler, struct.pack("!II", _NOISE_BYTES + 8, _PROTOCOL_3), _build_noise()
+        ),
+        "closing because: bad packet header: '0098",
+    ),
+    f"a password of {_NOISE_BYTES:,} bytes": (
+        lambda pooler: _send(
+            pooler, _STARTUP, b"p" + struct.pack("!I", _NOISE_BYTES + 4), _build_noise()
+        ),
+        "closing because: client selected an invalid SASL authentication mechanism",
+    ),
+    "a startup packet that calls itself 2 GB long": (
+        lambda pooler: _send(pooler, struct.pack("!II", 0x7FFFFFFF, _PROTOCOL_3)),
+        "closing because: bad packet header: '7fff",
+    ),
+    "half a startup packet, then silence": (
+        lambda pooler: _send(pooler, _STARTUP[:-8]),
+        "closing because: client_login_timeout",
+    ),
+    "noise for a TLS handshake": (
+        lambda pooler: _send(pooler, _build_noise()[:4000], is_encrypted=True),
+        "TLS handshake error",
+    ),
+    "a TLS handshake's first packet, then silence": (
+        lambda pooler: _send(pooler, _build_client_hello(), is_encrypted=True),
+        "closing because: client_login_timeout",
+    ),
+}
+
+
+def test_hostile_clients_are_sent_away_and_logged_without_secrets_and_good_ones_lose_nothing(
+    service: Service, proven: Callable[[str], None]
+) -> None:
+    pooler = _start(service)
+
+    def attack(name: str) -> tuple[str, float]:
+        start = time.monotonic()
+        return _ATTACKS[name][0](pooler), time.monotonic() - start
+
+    with _good_clients(pooler) as loads, ThreadPoolExecutor(len(_ATTACKS)) as executor:
+        ends = dict(zip(_ATTACKS, executor.map(attack, _ATTACKS), strict=True))
+    for name, (_, seconds) in ends.items():
+        assert seconds < _LOGIN_TIMEOUT_SECONDS + _SLACK_SECONDS, name
+    for load in loads:
+        assert not load.failures
+    output = pooler.run.output()
+    for pattern, count in Counter(pattern for _, pattern in _ATTACKS.values()).items():
+        assert len(re.findall(pattern, output)) >= count, pattern
+    assert not [secret for secret in _find_secrets(service, pooler) if secret in output]
+    assert "not-the-right-one" not in output
+    # A line break in a name goes on in a line that begins with a tab, and noise is not repeated.
+    assert _FORGED in output
+    assert not [line for line in output.splitlines() if not re.match(r"\d{4}-|\t|$", line)]
+    assert max(len(line) for line in output.splitlines()) < 1000
+    for name, (told, seconds) in ends.items():
+        proven(f"{name}: {told}, {seconds:.1f} s")
+    rows = sum(len(load.acknowledged) for load in loads)
+    proven(f"all the while: {'; '.join(map(str, loads))}; {rows} acknowledged rows are there once")
+
+
+@contextmanager
+def _connections(pooler: Pooler, count: int, *, begin: bytes) -> Generator[list[socket.socket]]:
+    """Connections that send this and nothing else, opened a hundred at a time."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = count + 200
+    assert hard >= needed, f"this machine allows {hard} descriptors, the test needs {needed}"
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, needed), hard))
+    try:
+        with ExitStack() as stack:
+            opened: list[socket.socket] = []
+            for number in range(count):
+                client = socket.create_connection(("127.0.0.1", pooler.port), timeout=20)
+                opened.append(stack.enter_context(client))
+                client.sendall(begin)
+                if number % 100 == 99:
+                    time.sleep(0.05)
+            yield opened
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def _wait_until_closed(client: socket.socket) -> None:
+    with suppress(ConnectionResetError):
+        while client.recv(65536):
+            pass
+
+
+_UNFINISHED = {"say nothing": b"", "log in as far as the password": _STARTUP}
+
+
+@pytest.mark.parametrize("kind", _UNFINISHED)
+def test_1000_connections_that_never_log_in_keep_others_out_no_longer_than_the_login_timeout(
+    service: Service, kind: str, proven: Callable[[str], None]
+) -> None:
+    pooler = _start(service)
+    with (
+        _good_clients(pooler) as (staying, coming),
+        _connections(pooler, 1000, begin=_UNFINISHED[kind]) as flood,
+    ):
+        for client in flood:
+            _wait_until_closed(client)
+    bound = _LOGIN_TIMEOUT_SECONDS + _ACCEPT_PAUSE_SECONDS + _SLACK_SECONDS
+    assert not staying.failures
+    assert coming.longest_pause_seconds < bound
+    proven(
+        f"1,000 connections that {kind}, client_login_timeout {_LOGIN_TIMEOUT_SECONDS} s: "
+        f"{staying}; {coming}, none got in for {coming.longest_pause_seconds:.1f} s"
+    )
+
+
+@pytest.mark.parametrize(("idle_seconds", "wait_seconds"), [(2, 15), (4, 1)])
+def test_20_clients_idle_in_a_transaction_do_not_lock_out_the_21st_for_longer_than_the_setting(
+    service: Service, idle_seconds: int, wait_seconds: int, proven: Callable[[str], None]
+) -> None:
+    pooler = service.start(
+        settings={
+            "idle_transaction_timeout": idle_seconds,
+            "query_wait_timeout": wait_seconds,
+        }
+    )
+    pooler.run.wait_for("process up")
+    bound = idle_seconds + _SLACK_SECONDS
+    with ExitStack() as held:
+        idle = [pooler.connect(autocommit=False) for _ in range(20)]
+        for client in idle:
+            held.callback(client.close)
+            client.execute("SELECT 1")
+        start, refusals = time.monotonic(), 0
+        while time.monotonic() - start < bound:
+            try:
+                with pooler.connect() as connection:
+                    connection.execute("SELECT 1")
+                break
+            except psycopg.OperationalError as error:
+                assert "query_wait_timeout" in str(error)
+                refusals += 1
+        seconds = time.monotonic() - start
+        assert seconds < bound
+        with pytest.raises(psycopg.OperationalError, match="idle transaction timeout"):
+            idle[0].execute("SELECT 1")
+    assert (refusals > 0) == (wait_seconds < idle_seconds)
+    proven(
+        f"20 clients idle in a transaction, idle_transaction_timeout {idle_seconds} s, "
+        f"query_wait_timeout {wait_seconds} s: the 21st got its answer after {seconds:.1f} s, "
+        f"refused {refusals} times"
+    )
