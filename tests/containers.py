@@ -162,6 +162,11 @@ def kill(name: str) -> None:
     _run("kill", "--signal=KILL", name)
 
 
+def send(name: str, signal: str) -> None:
+    """Send a signal to a container's first process."""
+    _run("kill", f"--signal={signal}", name)
+
+
 def _run(*arguments: str, given: str = "") -> str:
     finished = subprocess.run(
         [*_PODMAN, *arguments], input=given, capture_output=True, text=True, check=False

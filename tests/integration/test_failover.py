@@ -1,0 +1,460 @@
+"""What PgBouncer's clients see when another server takes over, by a name that moves, as RDS's does.
+
+PgBouncer is the image, with the template's own ini but for its own address. The primary and its
+standby are hosts of their own, on the ports that the template names.
+"""
+
+import math
+import os
+import re
+import secrets
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, LiteralString
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from db import roles, scram
+from db.environments import STAGING
+from db.local.instance import DATABASE, REPLICATOR, SUPERUSER, Instance
+from db.local.processes import find_processes
+from db.local.servers import Postgres, find_postmaster
+from db.settings import PORT
+from stacks import naming
+from tests import containers, load, network
+from tests.certificates import Authority
+from tests.conftest import Machine, choose_port, copy_template
+from tests.containers import Image
+from tests.integration.conftest import Secure
+from tests.integration.test_pooler_task import Pooler, Service
+from tests.load import Load
+from tests.network import Host, NameServer, Network
+from tests.synthesis import Synthesis
+from tests.tasks import find_container, get_environment, starting
+
+pytestmark = pytest.mark.slow
+
+_NAME = "writer.test"
+_SERVER_USER = roles.POOLER_USERS[0]
+_STEADY_SECONDS = 1.0
+_BEHIND_SECONDS = 0.5
+_SLACK_SECONDS = 2  # of a busy machine
+_PROGRAM_SECONDS = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Server:
+    """A PostgreSQL server on a host of its own."""
+
+    postgres: Postgres
+    host: Host
+
+    def start(self, **settings: str) -> None:
+        instance = self.postgres.instance
+        texts = self.postgres.render()
+        settings = {"listen_addresses": "*", "port": str(PORT), "ssl": "on"} | settings
+        texts[self.postgres.data / "postgresql.conf"] += "".join(
+            f"{name} = '{value}'\n" for name, value in settings.items()
+        )
+        texts[self.postgres.data / "pg_hba.conf"] += (
+            "host all all 198.18.0.0/15 scram-sha-256\n"
+            f"host replication {REPLICATOR} 198.18.0.0/15 scram-sha-256\n"
+        )
+        for path, text in texts.items():
+            instance.write(path, text, mode=0o600)
+        log = str(instance.log(self.postgres.name))
+        self._control("start", "--wait", "--log", log)
+
+    def promote(self) -> None:
+        """Returns once it takes writes."""
+        self._control("promote", "--wait")
+
+    def stop(self) -> None:
+        """In order: clients are told, and the standby gets all there is."""
+        self._control("stop", "--wait", "--mode", "fast")
+
+    def crash(self) -> None:
+        """All its processes at once, the postmaster first, so that it can tell nobody."""
+        data = self.postgres.data
+        postmaster = find_postmaster(data)
+        own = [process.pid for process in find_processes() if process.folder == str(data)]
+        for pid in sorted(own, key=lambda pid: not postmaster or pid != postmaster.pid):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def connect(self) -> psycopg.Connection:
+        return psycopg.connect(
+            host=self.host.address,
+            port=PORT,
+            user=SUPERUSER,
+            password=self.postgres.state.passwords[SUPERUSER],
+            dbname=DATABASE,
+            autocommit=True,
+            connect_timeout=2,
+        )
+
+    def wait_until(self, question: LiteralString) -> None:
+        """Ask until there is a row."""
+        deadline = time.monotonic() + _PROGRAM_SECONDS
+        with self.connect() as connection:
+            while not connection.execute(question).fetchone():
+                assert time.monotonic() < deadline, question
+                time.sleep(0.02)
+
+    def _control(self, *arguments: str) -> None:
+        program = self.postgres.tools.postgres("pg_ctl")
+        command = [program, *arguments, "--silent", "--pgdata", str(self.postgres.data)]
+        subprocess.run(
+            self.host.build_command(*command),
+            check=True,
+            timeout=_PROGRAM_SECONDS,
+            stdout=subprocess.DEVNULL,
+            cwd=self.postgres.data,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """A primary, its standby, the name of the one that serves, and PgBouncer in front."""
+
+    network: Network
+    names: NameServer
+    primary: Server
+    standby: Server
+    pooler: Pooler
+    ini: str
+
+    def read(self, setting: str) -> int:
+        """A setting of PgBouncer's, as deployed."""
+        found = re.search(rf"^{setting} = (\d+)$", self.ini, re.MULTILINE)
+        assert found, setting
+        return int(found[1])
+
+    @property
+    def name_seconds(self) -> int:
+        """How long after a move of the name the old address may still be taken.
+
+        The resolver keeps it, and then PgBouncer, which does not ask how long it is good.
+        """
+        return network.RECORD_SECONDS + self.read("dns_max_ttl")
+
+    @property
+    def silence_seconds(self) -> int:
+        """How long a server may say nothing that owes something.
+
+        TCP gives up at its user timeout what was not acknowledged. Where the question was, and the
+        answer is what is missing, it is the first keepalive probe after that time.
+        """
+        limit, idle = self.read("tcp_user_timeout") // 1000, self.read("tcp_keepidle")
+        interval = self.read("tcp_keepintvl")
+        return idle + interval * max(1, math.ceil((limit - idle) / interval))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Builder:
+    """Builds the site of one test; what it started ends with the stack."""
+
+    template: Instance
+    servers_folder: Path
+    image: Image
+    container: dict[str, Any]
+    folder: Path
+    stack: ExitStack
+
+    def build(
+        self, *, is_synchronous: bool = False, is_standby_open: bool = False, **changed: str
+    ) -> Site:
+        """RDS's standby takes no connection before its promotion; a replica lets readers in.
+
+        `changed` are settings of PgBouncer's that are not as deployed.
+        """
+        net = self.stack.enter_context(network.building())
+        machine = self._copy_machine()
+        servers = machine.servers
+        primary = Server(postgres=servers.primary, host=net.hosts[0])
+        standby = Server(postgres=servers.replica, host=net.hosts[1])
+        authority = Authority("a test")
+        key, certificate = authority.issue(_NAME)
+        for server in (primary, standby):
+            for name, text in (("server.key", key), ("server.crt", certificate)):
+                machine.instance.write(server.postgres.data / name, text, mode=0o600)
+            self.stack.callback(server.crash)
+        primary.start(synchronous_standby_names="replica" if is_synchronous else "")
+        standby.start(
+            hot_standby="on" if is_standby_open else "off",
+            primary_conninfo=f"host={primary.host.address} port={PORT} user={REPLICATOR} "
+            f"passfile=''{machine.instance.passfile}'' application_name=replica",
+        )
+        service = Service(
+            secure=Secure(machine=machine, authority=authority),
+            image=self.image,
+            container=self.container,
+            begin=self.stack.enter_context(starting(self.folder)),
+            folder=self.folder,
+            server_password=_prepare(primary),
+        )
+        names = self.stack.enter_context(network.naming(primary.host))
+        port = choose_port()
+        ini = _render(service, port)
+        for setting, value in changed.items():
+            ini, times = re.subn(rf"(?m)^{setting} = .*$", f"{setting} = {value}", ini)
+            assert times == 1, setting
+        return Site(
+            network=net,
+            names=names,
+            primary=primary,
+            standby=standby,
+            pooler=_start_pooler(service, ini, names, port),
+            ini=ini,
+        )
+
+    def _copy_machine(self) -> Machine:
+        home = self.servers_folder / secrets.token_hex(4)
+        machine = Machine(instance=Instance(home=home), port=choose_port())
+        self.stack.callback(machine.instance.destroy)
+        copy_template(self.template, machine)
+        return machine
+
+
+@pytest.fixture
+def builder(
+    template: Instance,
+    servers_folder: Path,
+    pgbouncer_image: Image,
+    synthesis: Synthesis,
+    tmp_path: Path,
+) -> Generator[Builder]:
+    with ExitStack() as stack:
+        yield Builder(
+            template=template,
+            servers_folder=servers_folder,
+            image=pgbouncer_image,
+            container=find_container(synthesis.templates[naming.stack(STAGING, "Pooling")]),
+            folder=tmp_path,
+            stack=stack,
+        )
+
+
+def _prepare(primary: Server) -> str:
+    """The server user's password, and a table to write to; waits until the standby follows."""
+    password = secrets.token_hex(16)
+    verifier = scram.build_verifier(password)
+    primary.wait_until("SELECT 1 FROM pg_stat_replication WHERE state = 'streaming'")
+    with primary.connect() as connection:
+        connection.execute(
+            sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(_SERVER_USER), verifier)
+        )
+        connection.execute(load.CREATE_TABLE)
+    return password
+
+
+def _render(service: Service, port: int) -> str:
+    """The template's ini, both its servers behind the one name and on its own port."""
+    ini = service.render(port)
+    servers = service.secure.machine.servers
+    for server in (servers.primary, servers.replica):
+        here = f"host={containers.HOST} port={server.port} "
+        assert here in ini
+        ini = ini.replace(here, f"host={_NAME} port={PORT} ")
+    return ini
+
+
+def _start_pooler(service: Service, ini: str, names: NameServer, port: int) -> Pooler:
+    trusted, resolver = service.folder / "authority.pem", service.folder / "resolv.conf"
+    trusted.write_text(service.secure.authority.certificate, encoding="ascii")
+    resolver.write_text(names.resolv_conf, encoding="ascii")
+    run = service.begin(
+        service.image,
+        service.container,
+        environment=get_environment(service.container) | {"PGBOUNCER_INI": ini},
+        secret_values={
+            "APP_PASSWORD": "secret",
+            "SERVER_USER": _SERVER_USER,
+            "SERVER_PASSWORD": service.server_password,
+        },
+        mounts={trusted: "/etc/rds.pem", resolver: "/etc/resolv.conf"},
+    )
+    run.wait_for("process up")
+    return Pooler(run=run, port=port, password="secret")
+
+
+@contextmanager
+def _under_load(site: Site) -> Generator[Load]:
+    """Writers through PgBouncer; inside, all of them have been served for a while."""
+    with load.writing(lambda: site.pooler.connect(connect_timeout=30)) as writers:
+        time.sleep(_STEADY_SECONDS)
+        assert writers.failures == []
+        yield writers
+
+
+def _count(writers: Load, server: Server) -> load.Count:
+    with server.connect() as connection:
+        counted = load.count(writers, connection)
+    assert counted.double == 0
+    assert counted.acknowledged
+    return counted
+
+
+def _tell(counted: load.Count, writers: Load) -> str:
+    return (
+        f"{counted.acknowledged:,} acknowledged rows, {len(counted.lost)} lost, 0 double; "
+        f"{len(writers.failures)} transactions failed, of which {counted.unknown} were committed; "
+        f"longest pause of a writer {writers.longest_pause_seconds:.1f} s"
+    )
+
+
+@contextmanager
+def _pausing_on_the_console(site: Site) -> Generator[None]:
+    with site.pooler.connect("pgbouncer") as console:
+        console.execute("PAUSE cloudflow")
+        yield
+        console.execute("RESUME cloudflow")
+
+
+@contextmanager
+def _pausing_by_signals(site: Site) -> Generator[None]:
+    containers.send(site.pooler.run.name, "USR1")
+    site.primary.wait_until(
+        "SELECT 1 WHERE NOT EXISTS (SELECT FROM pg_stat_activity WHERE usename LIKE 'pgbouncer%')"
+    )
+    yield
+    containers.send(site.pooler.run.name, "USR2")
+
+
+@pytest.mark.parametrize("means", ["signals", "console"])
+def test_a_planned_switchover_during_a_pause_fails_no_transaction(
+    builder: Builder, means: str, proven: Callable[[str], None]
+) -> None:
+    # As deployed nobody is an administrator: the console's user is named one.
+    by_signals = means == "signals"
+    site = builder.build(**({} if by_signals else {"admin_users": "app"}))
+    pausing = _pausing_by_signals if by_signals else _pausing_on_the_console
+    with _under_load(site) as writers:
+        with pausing(site):
+            site.primary.stop()
+            site.standby.promote()
+            site.names.point_to(site.standby.host)
+        writers.wait_until_served()
+    counted = _count(writers, site.standby)
+    assert writers.failures == []
+    assert counted.lost == ()
+    assert counted.unknown == 0
+    assert writers.longest_pause_seconds < site.read("query_wait_timeout")
+    proven(f"planned switchover during a pause by {means}: {_tell(counted, writers)}")
+
+
+def test_a_planned_switchover_by_name_alone_loses_no_acknowledged_row(
+    builder: Builder, proven: Callable[[str], None]
+) -> None:
+    site = builder.build()
+    with _under_load(site) as writers:
+        site.primary.stop()
+        site.names.point_to(site.standby.host)
+        site.standby.promote()
+        moved = time.monotonic()
+        served = writers.wait_until_served() - moved
+    counted = _count(writers, site.standby)
+    assert counted.lost == ()
+    bound = site.name_seconds + site.read("server_login_retry")
+    assert served < bound + _SLACK_SECONDS
+    proven(
+        f"planned switchover by name alone, as deployed: service {served:.1f} s after the "
+        f"promotion (the configuration gives {bound} s); {_tell(counted, writers)}"
+    )
+
+
+@pytest.mark.parametrize("is_synchronous", [False, True], ids=["asynchronous", "synchronous"])
+def test_after_a_crash_the_standby_serves_within_two_seconds_of_its_promotion(
+    builder: Builder, is_synchronous: bool, proven: Callable[[str], None]
+) -> None:
+    site = builder.build(is_synchronous=is_synchronous)
+    with _under_load(site) as writers:
+        # The standby falls behind, as one does in trouble.
+        site.network.cut(site.primary.host, site.standby.host)
+        time.sleep(_BEHIND_SECONDS)
+        site.primary.crash()
+        crashed = time.monotonic()
+        site.names.point_to(site.standby.host)
+        # RDS takes a minute to open its standby; the name has long moved then.
+        time.sleep(site.name_seconds)
+        site.standby.promote()
+        promoted = time.monotonic()
+        served = writers.wait_until_served() - promoted
+    counted = _count(writers, site.standby)
+    if is_synchronous:
+        assert counted.lost == ()
+    # What is lost is what the standby was behind, and nothing older.
+    assert all(when > crashed - _BEHIND_SECONDS - _SLACK_SECONDS for when in counted.lost)
+    assert served < 2 + _SLACK_SECONDS
+    kind = "synchronous" if is_synchronous else "asynchronous"
+    proven(
+        f"crash of the primary, {kind} standby cut off {_BEHIND_SECONDS} s before: service "
+        f"{served:.2f} s after the promotion; {_tell(counted, writers)}"
+    )
+
+
+def test_a_replica_that_is_promoted_before_the_name_moves_serves_when_it_has_moved(
+    builder: Builder, proven: Callable[[str], None]
+) -> None:
+    site = builder.build(is_standby_open=True)
+    with _under_load(site) as writers:
+        site.primary.crash()
+        time.sleep(_STEADY_SECONDS)
+        site.standby.promote()
+        site.names.point_to(site.standby.host)
+        moved = time.monotonic()
+        served = writers.wait_until_served() - moved
+    counted = _count(writers, site.standby)
+    bound = site.name_seconds + site.read("server_login_retry")
+    assert served < bound + _SLACK_SECONDS
+    proven(
+        f"crash, promotion of a replica, and only then its name: service {served:.1f} s after it "
+        f"was moved (the configuration gives {bound} s); {_tell(counted, writers)}"
+    )
+
+
+def test_a_primary_that_vanishes_in_silence_is_noticed_within_the_bound(
+    builder: Builder, proven: Callable[[str], None]
+) -> None:
+    site = builder.build(is_synchronous=True)
+    with ThreadPoolExecutor() as pool, _under_load(site) as writers:
+        query = pool.submit(_wait_for_the_end_of_a_query, site)
+        time.sleep(_STEADY_SECONDS)
+        site.network.cut(site.primary.host)
+        vanished = time.monotonic()
+        with pytest.raises(psycopg.errors.ConnectionTimeout):  # no reset, no ICMP
+            site.primary.connect()
+        site.names.point_to(site.standby.host)
+        site.standby.promote()
+        served = writers.wait_until_served() - vanished
+        told = query.result() - vanished
+    counted = _count(writers, site.standby)
+    assert counted.lost == ()
+    assert told < site.silence_seconds + _SLACK_SECONDS
+    bound = (
+        site.silence_seconds
+        + site.read("server_connect_timeout")
+        + site.read("server_login_retry")
+        + site.name_seconds
+    )
+    assert served < bound + _SLACK_SECONDS
+    proven(
+        f"the primary's packets dropped in silence: noticed {told:.1f} s later by who waited for "
+        f"an answer (the configuration gives {site.silence_seconds} s), service {served:.1f} s "
+        f"later (at most {bound} s); {_tell(counted, writers)}"
+    )
+
+
+def _wait_for_the_end_of_a_query(site: Site) -> float:
+    """When the client of a query was told that it has no answer."""
+    with site.pooler.connect() as connection, pytest.raises(psycopg.OperationalError):
+        connection.execute("SELECT pg_sleep(120)")
+    return time.monotonic()
