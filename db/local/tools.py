@@ -80,10 +80,10 @@ def ensure_container_tools(report: Report) -> None:
     PgBouncer's source too, which takes the place of upstream's where only Debian is reached.
     """
     path = f"{os.environ['PATH']}:/usr/sbin"  # an ordinary user's PATH may lack it
-    programs = ("podman", "runc", "debootstrap")
-    missing = [program for program in programs if not shutil.which(program, path=path)]
+    packages = {"podman": "podman", "runc": "runc", "debootstrap": "debootstrap", "ip": "iproute2"}
+    missing = [packages[name] for name in packages if not shutil.which(name, path=path)]
     if missing:
-        _install(report, {"what runs containers": missing})
+        _install(report, {"what runs containers and networks": missing})
     if not PGBOUNCER_SOURCE.exists():
         _fetch_pgbouncer_source(report)
 

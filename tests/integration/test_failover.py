@@ -34,9 +34,9 @@ from tests.certificates import Authority
 from tests.conftest import Machine, choose_port, copy_template
 from tests.containers import Image
 from tests.integration.conftest import Secure
-from tests.integration.test_pooler_task import Pooler, Service
 from tests.load import Load
 from tests.network import Host, NameServer, Network
+from tests.services import Pooler, Service
 from tests.synthesis import Synthesis
 from tests.tasks import find_container, get_environment, starting
 
@@ -276,7 +276,8 @@ def _start_pooler(service: Service, ini: str, names: NameServer, port: int) -> P
         service.container,
         environment=get_environment(service.container) | {"PGBOUNCER_INI": ini},
         secret_values={
-            "APP_PASSWORD": "secret",
+            "PASSWORD_app": "secret",
+            "PASSWORD_app_b": "secret",
             "SERVER_USER": _SERVER_USER,
             "SERVER_PASSWORD": service.server_password,
         },
