@@ -72,6 +72,13 @@ class Load:
         self.acknowledged.append(tag)
         self.acknowledged_at.append(time.monotonic())
 
+    def wait_for_another(self) -> None:
+        """Whatever has happened, these clients go on."""
+        before, deadline = len(self.acknowledged), time.monotonic() + 20
+        while len(self.acknowledged) == before:
+            assert time.monotonic() < deadline, f"nothing more is acknowledged: {self}"
+            time.sleep(0.05)
+
     @property
     def longest_pause_seconds(self) -> float:
         """The longest time in which no row was acknowledged."""
@@ -105,7 +112,8 @@ def _log_in_each_time(pooler: Pooler, load: Load, done: threading.Event) -> None
 def _good_clients(pooler: Pooler) -> Generator[tuple[Load, Load]]:
     """Two clients that stay and one that logs in for each row; their rows are counted at the end.
 
-    Every row that was acknowledged must be there once, every other at most once.
+    Every row that was acknowledged must be there once, every other at most once, and both kinds go
+    on afterwards.
     """
     staying, coming = Load("clients that stay"), Load("clients that log in")
     done = threading.Event()
@@ -118,7 +126,8 @@ def _good_clients(pooler: Pooler) -> Generator[tuple[Load, Load]]:
         try:
             time.sleep(0.5)
             yield staying, coming
-            time.sleep(0.5)
+            staying.wait_for_another()
+            coming.wait_for_another()
         finally:
             done.set()
         for future in running:
