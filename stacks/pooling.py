@@ -41,7 +41,14 @@ CLIENT_WAIT_PATTERN = "[..., label=wait, microseconds, unit=us]"
 CLIENTS_REFUSED_METRIC = "ClientsRefused"
 # A wait is counted when it ends well; who waits in vain, or is told that no server can be logged in
 # to, shows in the log only.
-CLIENTS_REFUSED_TERMS = ("query_wait_timeout", "server login has been failing", "login failed")
+CLIENTS_REFUSED_TERMS = (
+    "query_wait_timeout",
+    "server login has been failing",
+    "server login failed",
+    "no more connections allowed",
+    "client connections exceeded",
+    "Too many open files",
+)
 
 SCHEMA_LABEL = "cloudflow.schema-version"
 RUN_FOLDER = "/run/pgbouncer"
@@ -55,7 +62,7 @@ _DEREGISTRATION = cdk.Duration.seconds(120)
 _STOP_TIMEOUT = cdk.Duration.seconds(120)
 _HEALTH_INTERVAL = cdk.Duration.seconds(10)
 _HEALTH_GRACE = cdk.Duration.seconds(60)
-# The load balancer's own default, above PgBouncer's tcp_keepidle of 60 s.
+# The load balancer's own default, above PgBouncer's tcp_keepidle of 15 s.
 _IDLE_TIMEOUT = cdk.Duration.seconds(350)
 _SCALE_AT_CPU_PERCENT = 60
 _RENEWAL_EVERY = cdk.Duration.minutes(5)

@@ -54,13 +54,13 @@ server_login_retry = 1
 ; A failover moves the name to another address: look again as often as RDS's records say.
 dns_max_ttl = 5
 dns_nxdomain_ttl = 5
-; A host that is lost answers nothing, not even no: noticed after 5 s when connecting, 15 s when it
-; owes an answer, 90 s when idle. Below the load balancer's idle timeout of 350 s.
+; A host that is lost answers nothing, not even no: noticed after 5 s when connecting, 20 s when it
+; owes an answer, 30 s when idle. Below the load balancer's idle timeout of 350 s.
 server_connect_timeout = 5
 tcp_user_timeout = 15000
 tcp_keepalive = 1
-tcp_keepidle = 60
-tcp_keepintvl = 10
+tcp_keepidle = 15
+tcp_keepintvl = 5
 tcp_keepcnt = 3
 
 ; Rates and waits, once a minute, where something reads them.
