@@ -51,13 +51,15 @@ idle_transaction_timeout = 60
 client_login_timeout = 15
 ; The default, 15, is what a failover would cost.
 server_login_retry = 1
-; A failover moves the name to another address: look again as often as RDS's records say.
-dns_max_ttl = 5
-dns_nxdomain_ttl = 5
-; A host that is lost answers nothing, not even no: noticed after 5 s when connecting, 20 s when it
-; owes an answer, 30 s when idle. Below the load balancer's idle timeout of 350 s.
+; A failover moves the name to another address. The resolver keeps the old one for the record's 5 s,
+; and PgBouncer would keep the answer for as long again.
+dns_max_ttl = 1
+dns_nxdomain_ttl = 1
+; A host that is lost answers nothing, not even no: noticed after 5 s when connecting, after 30 s
+; otherwise. It holds for clients too: one that stops reading its result for 30 s is cut off.
 server_connect_timeout = 5
-tcp_user_timeout = 15000
+tcp_user_timeout = 30000
+; Below the load balancer's idle timeout of 350 s.
 tcp_keepalive = 1
 tcp_keepidle = 15
 tcp_keepintvl = 5
