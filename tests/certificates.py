@@ -27,11 +27,11 @@ class Authority:
         )
         self.certificate = certificate.public_bytes(serialization.Encoding.PEM).decode()
 
-    def issue(self, host: str) -> tuple[str, str]:
+    def issue(self, host: str, *, is_expired: bool = False) -> tuple[str, str]:
         """A key and a certificate for a host's name, in PEM."""
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = (
-            self._begin(_name(host), key)
+            self._begin(_name(host), key, is_expired=is_expired)
             .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
             .sign(self._key, hashes.SHA256())
         )
@@ -43,9 +43,9 @@ class Authority:
         return pem.decode(), certificate.public_bytes(serialization.Encoding.PEM).decode()
 
     def _begin(
-        self, subject: x509.Name, key: ec.EllipticCurvePrivateKey
+        self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, *, is_expired: bool = False
     ) -> x509.CertificateBuilder:
-        now = datetime.now(UTC)
+        now = datetime.now(UTC) - (2 * _VALID if is_expired else timedelta())
         return (
             x509.CertificateBuilder()
             .subject_name(subject)

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from cryptography import x509
 
 from db import scram
+from db.environments import STAGING
 from stacks import pooling
 from tests import containers
 from tests.certificates import Authority
 from tests.conftest import choose_port
+from tests.secure import show_certificate
 from tests.services import SERVER_USER, Service
 from tests.tasks import get_environment
 
@@ -72,6 +75,9 @@ def test_clients_are_kept_as_verifiers_in_a_file_that_is_whole_from_the_start(
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
     expected = service.render(pooler.port).replace("@SERVER_USER@", SERVER_USER)
     assert (folder / "pgbouncer.ini").read_text("utf-8").rstrip() == expected.rstrip()
+    certificate = x509.load_pem_x509_certificate((folder / "certificate.pem").read_bytes())
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    assert names.value.get_values_for_type(x509.DNSName) == [STAGING.host_name]
     app, app_b, server = (folder / "userlist.txt").read_text("utf-8").splitlines()
     assert server == f'"{SERVER_USER}" "x""y"'
     user, verifier = app.split(" ")
@@ -153,23 +159,29 @@ def test_tls_is_offered_to_clients_and_can_be_required(
     proven("TLS is offered to clients; where it is required, plaintext is refused")
 
 
-@pytest.mark.parametrize("kind", ["foreign", "another host's"])
+@pytest.mark.parametrize("kind", ["foreign", "expired", "another host's"])
 def test_a_server_with_a_wrong_certificate_gets_no_password(
     service: Service, kind: str, proven: Callable[[str], None]
 ) -> None:
-    ini = service.render(port := choose_port())
-    foreign = None
-    if kind == "foreign":
-        foreign = Authority("nobody")
-    else:
-        ini = ini.replace(f"host={containers.HOST}", "host=127.0.0.1")
-    pooler = service.start(authority=foreign, PGBOUNCER_INI=ini)
-    pooler.run.wait_for("process up")
-    with pytest.raises(psycopg.OperationalError):
-        pooler.connect(port=port, connect_timeout=2)
-    line = pooler.run.wait_for("TLS handshake error|server TLS|certificate verif")
-    assert pooler.run.is_running()
-    proven(f"a server with a {kind} certificate is refused: {line.split('] ')[-1]}")
+    secure, changed = service.secure, {}
+    port = choose_port()
+    if kind == "another host's":
+        ini = service.render(port).replace(f"host={containers.HOST}", "host=127.0.0.1")
+        changed = {"PGBOUNCER_INI": ini}
+    elif kind == "expired":
+        expired = secure.authority.issue(containers.HOST, is_expired=True)
+        show_certificate(secure.primary, *expired)
+    foreign = Authority("nobody") if kind == "foreign" else None
+    pooler = service.start(authority=foreign, **changed)
+    try:
+        pooler.run.wait_for("process up")
+        with pytest.raises(psycopg.OperationalError):
+            pooler.connect(port=port if changed else pooler.port, connect_timeout=2)
+        line = pooler.run.wait_for("TLS handshake error")
+        assert pooler.run.is_running()
+    finally:
+        show_certificate(secure.primary, *secure.authority.issue(containers.HOST))
+    proven(f"a server whose certificate is {kind}: {line.split('] ')[-1]}")
 
 
 def test_the_metric_filter_reads_the_wait_from_a_real_line_of_statistics(
