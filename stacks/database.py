@@ -28,6 +28,11 @@ MASTER_USER = "cloudflow_master"
 PASSWORD_LENGTH = 40
 
 
+def name_client_secret(user: str) -> str:
+    """The construct's id of a client's secret: AppSecret, AppBSecret."""
+    return f"{''.join(part.capitalize() for part in user.split('_'))}Secret"
+
+
 class DatabaseStack(cdk.Stack):
     """Primary and replicas of one environment, its key and its credentials."""
 
@@ -52,8 +57,8 @@ class DatabaseStack(cdk.Stack):
         ground = build_ground(self, settings, network=network, key=key)
         master = self._build_master_secret(settings, key, recovery_key)
         clients = {
-            user: self._build_client_secret(construct_id, user, settings, key, recovery_key)
-            for construct_id, user in zip(("AppSecret", "AppBSecret"), CLIENT_USERS, strict=True)
+            user: self._build_client_secret(user, settings, key, recovery_key)
+            for user in CLIENT_USERS
         }
         primary = build_primary(
             self,
@@ -131,7 +136,6 @@ class DatabaseStack(cdk.Stack):
 
     def _build_client_secret(
         self,
-        construct_id: str,
         user: str,
         settings: Environment,
         key: kms.IKey,
@@ -139,7 +143,7 @@ class DatabaseStack(cdk.Stack):
     ) -> secretsmanager.Secret:
         """With all that a client needs: in both regions the host is the same."""
         return self._build_secret(
-            construct_id,
+            name_client_secret(user),
             settings,
             {
                 "username": user,

@@ -23,7 +23,7 @@ from db import pgbouncer
 from db.flyway import DATABASE_FOLDER, find_migrations
 from db.settings import APP_USER, DATABASE, PORT, READONLY_DATABASE, Environment, Region
 from stacks import naming
-from stacks.database import DatabaseStack
+from stacks.database import DatabaseStack, name_client_secret
 from stacks.fargate import (
     build_image,
     build_security_group,
@@ -95,11 +95,6 @@ class Secrets:
     @property
     def all(self) -> list[secretsmanager.ISecret]:
         return [*self.clients.values(), self.server]
-
-
-def name_client_secret(user: str) -> str:
-    """The construct's id of a client's secret: AppSecret, AppBSecret."""
-    return f"{''.join(part.capitalize() for part in user.split('_'))}Secret"
 
 
 def build_pooler(*, is_client_tls_required: bool = False) -> pgbouncer.Pooler:

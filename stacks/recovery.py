@@ -18,6 +18,7 @@ from db.roles import POOLER_USERS
 from db.settings import CLIENT_USERS, Environment
 from stacks import naming
 from stacks.alarms import BACKUP_AGE_METRIC, Alarms, Instance, backup_age_metric, build_dashboard
+from stacks.database import name_client_secret
 from stacks.findings import acknowledge
 from stacks.functions import build_function
 from stacks.instances import (
@@ -27,7 +28,7 @@ from stacks.instances import (
     build_replica,
 )
 from stacks.network import Network
-from stacks.pooling import Pooler, Secrets, Servers, name_client_secret
+from stacks.pooling import Pooler, Secrets, Servers
 
 _BACKUP_AGE_EVERY = cdk.Duration.minutes(5)
 
