@@ -69,17 +69,17 @@ diff:    ## what a deploy would change; ENV=staging
 deploy:  ## cdk deploy of one environment; ENV=staging, ARGS=--no-rollback
 diff deploy: .venv/.complete node_modules/.complete
 	@test -n "$(ENV)" || { echo "make $@: say which environment: make $@ ENV=staging" >&2; exit 2; }
-	@stacks=$$(.venv/bin/python -c 'import sys; from stacks import naming; print(naming.all_stacks(sys.argv[1]))' "$(ENV)") \
+	@stacks=$$(.venv/bin/python -c 'import sys; from stacks.settings import names; print(names.all_stacks(sys.argv[1]))' "$(ENV)") \
 	    && $(IN_VENV) node_modules/.bin/cdk $@ "$$stacks" $(ARGS)
 
 rotate: .venv/.complete ## give the application a new password; ENV=staging, LOGIN=app_b
-	@.venv/bin/python -m stacks.rotate $(ENV) $(LOGIN)
+	@.venv/bin/python -m stacks.commands.rotate $(ENV) $(LOGIN)
 
-snapshots: .venv/.complete node_modules/.complete ## renew tests/snapshots from the templates
-	@$(IN_VENV) .venv/bin/python -m tests.snapshots
+snapshots: .venv/.complete node_modules/.complete ## renew tests/synth/snapshots from the templates
+	@$(IN_VENV) .venv/bin/python -m tests.synth.snapshots
 
-contract: .venv/.complete node_modules/.complete ## renew tests/stateful.json, on purpose; YES=1
-	@$(IN_VENV) .venv/bin/python -m tests.contract $(SAID_YES)
+contract: .venv/.complete node_modules/.complete ## renew tests/synth/stateful.json, on purpose; YES=1
+	@$(IN_VENV) .venv/bin/python -m tests.synth.contract $(SAID_YES)
 
 COMPILE := .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
     --custom-compile-command "make lock"

@@ -2,12 +2,11 @@
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import aws_cdk as cdk
 
-from db.settings import Environment
-from stacks import guards, naming
+from db.migrations import Migration, read_migrations
 from stacks.database import DatabaseStack
 from stacks.migrations import MigrationsStack
 from stacks.monitoring import MonitoringStack
@@ -15,34 +14,48 @@ from stacks.network import NetworkStack
 from stacks.pooling import PoolingStack
 from stacks.recovery import RecoveryStack
 from stacks.recovery_base import RecoveryBaseStack
+from stacks.settings import guards, names
+from stacks.settings.environment import EnvironmentSettings
 
 try:
-    from db.environments import ENVIRONMENTS
+    from stacks.environments import ENVIRONMENTS
 except ValueError as refusal:
     sys.exit(str(refusal))
 except TypeError as refusal:  # a setting that is missing, or that there is not
-    sys.exit(f"db/environments.py: {refusal}")
+    sys.exit(f"stacks/environments.py: {refusal}")
 
 
 def build_stacks(
-    app: cdk.App, environments: Iterable[Environment] = ENVIRONMENTS, *, account: str | None
+    app: cdk.App,
+    environments: Iterable[EnvironmentSettings] = ENVIRONMENTS,
+    *,
+    migrations: Sequence[Migration],
+    account: str | None,
 ) -> None:
     """Adds the environments' stacks to the app; without an account they fit any.
 
-    Raises ValueError where a guard refuses (stacks/guards.py).
+    Raises ValueError where a guard refuses (stacks/settings/guards.py).
     """
     environments = tuple(environments)
     guards.check_all(environments)
     for settings in environments:
-        _build_environment(app, settings, account=settings.account or account)
+        _build_environment(
+            app, settings, migrations=migrations, account=settings.account or account
+        )
 
 
-def _build_environment(app: cdk.App, settings: Environment, *, account: str | None) -> None:
+def _build_environment(
+    app: cdk.App,
+    settings: EnvironmentSettings,
+    *,
+    migrations: Sequence[Migration],
+    account: str | None,
+) -> None:
     here = cdk.Environment(account=account, region=settings.primary.name)
     there = cdk.Environment(account=account, region=settings.recovery.name)
 
     def name(role: str) -> str:
-        return naming.stack(settings, role)
+        return names.stack(settings, role)
 
     base = RecoveryBaseStack(app, name("RecoveryBase"), env=there, settings=settings)
     network = NetworkStack(
@@ -61,31 +74,48 @@ def _build_environment(app: cdk.App, settings: Environment, *, account: str | No
         network=network,
         recovery_key=base.key,
     )
-    migrations = MigrationsStack(
-        app, name("Migrations"), env=here, settings=settings, network=network, database=database
+    migrations_stack = MigrationsStack(
+        app,
+        name("Migrations"),
+        env=here,
+        settings=settings,
+        migrations=migrations,
+        network=network,
+        database=database,
     )
     pooling = PoolingStack(
-        app, name("Pooling"), env=here, settings=settings, network=network, database=database
+        app,
+        name("Pooling"),
+        env=here,
+        settings=settings,
+        schema_version=migrations[-1].version,
+        network=network,
+        database=database,
     )
-    pooling.add_stack_dependency(migrations)
+    pooling.add_stack_dependency(migrations_stack)
     MonitoringStack(app, name("Monitoring"), env=here, settings=settings, pooler=pooling.pooler)
     recovery = RecoveryStack(
         app,
         name("Recovery"),
         env=there,
         settings=settings,
+        schema_version=migrations[-1].version,
         network=base.network,
         key=base.key,
         primary=database.primary,
     )
-    recovery.add_stack_dependency(migrations)
+    recovery.add_stack_dependency(migrations_stack)
 
 
 def main() -> None:
     app = cdk.App()
     try:
-        # The CDK's command line sets it from the caller's credentials.
-        build_stacks(app, account=os.environ.get("CDK_DEFAULT_ACCOUNT"))
+        build_stacks(
+            app,
+            migrations=read_migrations(),
+            # The CDK's command line sets it from the caller's credentials.
+            account=os.environ.get("CDK_DEFAULT_ACCOUNT"),
+        )
     except ValueError as refusal:
         sys.exit(str(refusal))
     app.synth()

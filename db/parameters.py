@@ -12,7 +12,7 @@ from enum import Enum
 POSTGRES_MAJOR = 15
 
 
-class Owner(Enum):
+class SetBy(Enum):
     """Who sets a parameter on AWS."""
 
     SHARED = "shared"  # our parameter group
@@ -27,7 +27,7 @@ class Parameter:
     name: str
     value: str
     why: str
-    owner: Owner = Owner.SHARED
+    set_by: SetBy = SetBy.SHARED
 
 
 PARAMETERS: tuple[Parameter, ...] = (
@@ -63,9 +63,9 @@ PARAMETERS: tuple[Parameter, ...] = (
         name="rds.force_ssl",
         value="1",
         why="no connection without TLS, migrations and people included",
-        owner=Owner.ONLY_ON_RDS,
+        set_by=SetBy.ONLY_ON_RDS,
     ),
-    # A standby with less of these than its primary stops replaying (stacks/guards.py). RDS derives
+    # A standby with less of these than its primary stops replaying (stacks/settings/guards.py). RDS derives
     # some from the instance's memory, and instances differ: so each has PostgreSQL's or RDS's value
     Parameter(name="max_worker_processes", value="16", why="two a vCPU of the largest class used"),
     Parameter(
@@ -122,23 +122,23 @@ PARAMETERS: tuple[Parameter, ...] = (
         name="wal_level",
         value="replica",
         why="RDS offers only rds.logical_replication",
-        owner=Owner.RDS,
+        set_by=SetBy.RDS,
     ),
-    Parameter(name="hot_standby", value="1", why="a replica answers reads", owner=Owner.RDS),
-    Parameter(name="fsync", value="1", why="durability is not negotiable", owner=Owner.RDS),
-    Parameter(name="full_page_writes", value="1", why="torn pages recover", owner=Owner.RDS),
+    Parameter(name="hot_standby", value="1", why="a replica answers reads", set_by=SetBy.RDS),
+    Parameter(name="fsync", value="1", why="durability is not negotiable", set_by=SetBy.RDS),
+    Parameter(name="full_page_writes", value="1", why="torn pages recover", set_by=SetBy.RDS),
 )
 
 
-def _values(*owners: Owner) -> dict[str, str]:
-    return {p.name: p.value for p in PARAMETERS if p.owner in owners}
+def _values(*setters: SetBy) -> dict[str, str]:
+    return {p.name: p.value for p in PARAMETERS if p.set_by in setters}
 
 
 def rds_parameters() -> dict[str, str]:
     """The values a PostgreSQL 15 parameter group on RDS sets, by name."""
-    return _values(Owner.SHARED, Owner.ONLY_ON_RDS)
+    return _values(SetBy.SHARED, SetBy.ONLY_ON_RDS)
 
 
 def localhost_parameters() -> dict[str, str]:
     """The values localhost sets, by name: the shared ones and those RDS sets by itself."""
-    return _values(Owner.SHARED, Owner.RDS)
+    return _values(SetBy.SHARED, SetBy.RDS)

@@ -75,7 +75,7 @@ class Login:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pooler:
+class PgBouncerSettings:
     """Everything a PgBouncer process is told. Times are in seconds, sizes in connections.
 
     A pool is the server connections of one (database, user) pair in one process. "Default pool
@@ -109,34 +109,52 @@ class Pooler:
     is_client_tls_required: bool = False
 
     def __post_init__(self) -> None:
-        _check(bool(self.routes), "Pooler.routes", self.routes, "name at least one database")
+        _check(
+            bool(self.routes), "PgBouncerSettings.routes", self.routes, "name at least one database"
+        )
         names = [route.name for route in self.routes]
-        _check(len(set(names)) == len(names), "Pooler.routes", names, "name each database once")
+        _check(
+            len(set(names)) == len(names),
+            "PgBouncerSettings.routes",
+            names,
+            "name each database once",
+        )
         _check(
             bool(self.listen_addresses)
             and all(_HOST.fullmatch(a) or a == "*" for a in self.listen_addresses),
-            "Pooler.listen_addresses",
+            "PgBouncerSettings.listen_addresses",
             self.listen_addresses,
             "use IP addresses or *",
         )
-        _check(1 <= self.listen_port <= 65535, "Pooler.listen_port", self.listen_port, "1 to 65535")
         _check(
-            bool(_NAME.fullmatch(self.admin_user)), "Pooler.admin_user", self.admin_user, "a name"
+            1 <= self.listen_port <= 65535,
+            "PgBouncerSettings.listen_port",
+            self.listen_port,
+            "1 to 65535",
+        )
+        _check(
+            bool(_NAME.fullmatch(self.admin_user)),
+            "PgBouncerSettings.admin_user",
+            self.admin_user,
+            "a name",
         )
         for setting in ("auth_file", "server_authorities", "certificate", "key"):
             value = getattr(self, setting)
             _check(
                 bool(re.fullmatch(r"/[^\n]+", value)) or (not value and setting != "auth_file"),
-                f"Pooler.{setting}",
+                f"PgBouncerSettings.{setting}",
                 value,
                 "use one line, an absolute path",
             )
         _check(
-            bool(self.certificate) == bool(self.key), "Pooler.key", self.key, "give both or none"
+            bool(self.certificate) == bool(self.key),
+            "PgBouncerSettings.key",
+            self.key,
+            "give both or none",
         )
         _check(
             bool(self.certificate) or not self.is_client_tls_required,
-            "Pooler.is_client_tls_required",
+            "PgBouncerSettings.is_client_tls_required",
             self.is_client_tls_required,
             "give a certificate and a key",
         )
@@ -148,23 +166,28 @@ class Pooler:
             "server_login_retry_seconds",
         ):
             value = getattr(self, setting)
-            _check(value > 0, f"Pooler.{setting}", value, "use 1 or more: 0 would switch it off")
+            _check(
+                value > 0,
+                f"PgBouncerSettings.{setting}",
+                value,
+                "use 1 or more: 0 would switch it off",
+            )
         _check(
             1 <= self.default_pool_size <= self.max_db_connections,
-            "Pooler.default_pool_size",
+            "PgBouncerSettings.default_pool_size",
             self.default_pool_size,
             f"use 1 to max_db_connections ({self.max_db_connections})",
         )
         _check(
             self.max_db_connections < self.max_db_client_connections <= self.max_client_conn,
-            "Pooler.max_db_client_connections",
+            "PgBouncerSettings.max_db_client_connections",
             self.max_db_client_connections,
             f"use more than max_db_connections ({self.max_db_connections}), "
             f"at most max_client_conn ({self.max_client_conn})",
         )
         _check(
             self.descriptors <= DESCRIPTORS,
-            "Pooler.max_client_conn",
+            "PgBouncerSettings.max_client_conn",
             self.max_client_conn,
             f"lower it: clients and servers need {self.descriptors} of {DESCRIPTORS} descriptors",
         )
@@ -176,7 +199,7 @@ class Pooler:
         return self.max_client_conn + servers + _DESCRIPTORS_OF_ITS_OWN
 
 
-def render_ini(pooler: Pooler) -> str:
+def render_ini(pooler: PgBouncerSettings) -> str:
     """The whole pgbouncer.ini."""
     routes = "\n".join(
         f"{r.name} = host={r.host} port={r.port} dbname={r.database}"
@@ -233,7 +256,7 @@ log_stats = {int(pooler.is_logging_stats)}
 """
 
 
-def _render_tls(pooler: Pooler) -> str:
+def _render_tls(pooler: PgBouncerSettings) -> str:
     lines: list[str] = []
     if pooler.server_authorities:
         lines += [

@@ -8,24 +8,21 @@ from aws_cdk import aws_rds as rds
 from aws_cdk import aws_secretsmanager as secretsmanager
 from constructs import Construct
 
-from db import budget, roles
-from db.settings import CLIENT_USERS, DATABASE, PORT, Environment
-from stacks import naming
-from stacks.findings import acknowledge
-from stacks.instances import (
+from db import roles
+from stacks.constructs.findings import acknowledge
+from stacks.constructs.instances import (
     KEPT,
-    Ground,
-    build_ground,
+    SharedResources,
     build_key,
     build_parameter_group,
     build_primary,
     build_replica,
+    build_shared_resources,
 )
-from stacks.network import Network
-
-MASTER_USER = "cloudflow_master"
-# Letters and digits only, so that it can stand in a URL as it is: 238 bits.
-PASSWORD_LENGTH = 40
+from stacks.constructs.network import DatabaseNetwork
+from stacks.settings import budget, names
+from stacks.settings.access import CLIENT_USERS, DATABASE, MASTER_USER, PASSWORD_LENGTH, PORT
+from stacks.settings.environment import EnvironmentSettings
 
 
 def name_client_secret(user: str) -> str:
@@ -42,8 +39,8 @@ class DatabaseStack(cdk.Stack):
         construct_id: str,
         *,
         env: cdk.Environment,
-        settings: Environment,
-        network: Network,
+        settings: EnvironmentSettings,
+        network: DatabaseNetwork,
         recovery_key: kms.IKey,
     ) -> None:
         super().__init__(
@@ -54,7 +51,7 @@ class DatabaseStack(cdk.Stack):
             termination_protection=settings.is_deletion_protected,
         )
         key = build_key(self, settings, purpose="database")
-        ground = build_ground(self, settings, network=network, key=key)
+        shared = build_shared_resources(self, settings, network=network, key=key)
         master = self._build_master_secret(settings, key, recovery_key)
         clients = {
             user: self._build_client_secret(user, settings, key, recovery_key)
@@ -64,7 +61,7 @@ class DatabaseStack(cdk.Stack):
             self,
             "Primary",
             settings=settings,
-            ground=ground,
+            shared=shared,
             parameter_group=build_parameter_group(
                 self,
                 "PrimaryParameters",
@@ -74,7 +71,7 @@ class DatabaseStack(cdk.Stack):
             credentials=rds.Credentials.from_secret(master),
             recovery_key=recovery_key,
         )
-        replicas = self._build_replicas(settings, ground, primary)
+        replicas = self._build_replicas(settings, shared, primary)
         pooler = self._build_secret(
             "PoolerSecret",
             settings,
@@ -92,7 +89,7 @@ class DatabaseStack(cdk.Stack):
         )
 
         self.key: kms.IKey = key
-        self.security_group = ground.security_group
+        self.security_group = shared.security_group
         self.primary: rds.IDatabaseInstance = primary
         self.replicas: list[rds.IDatabaseInstance] = replicas
         self.master_secret: secretsmanager.ISecret = master
@@ -100,7 +97,7 @@ class DatabaseStack(cdk.Stack):
         self.pooler_secret: secretsmanager.ISecret = pooler
 
     def _build_replicas(
-        self, settings: Environment, ground: Ground, primary: rds.DatabaseInstance
+        self, settings: EnvironmentSettings, shared: SharedResources, primary: rds.DatabaseInstance
     ) -> list[rds.IDatabaseInstance]:
         parameter_group = build_parameter_group(
             self,
@@ -113,17 +110,17 @@ class DatabaseStack(cdk.Stack):
                 self,
                 f"Replica{number}",
                 settings=settings,
-                ground=ground,
+                shared=shared,
                 parameter_group=parameter_group,
                 source=primary,
-                identifier=naming.replica(settings, number),
+                identifier=names.replica(settings, number),
                 instance_class=settings.instance_class,
             )
             for number in range(1, settings.replicas + 1)
         ]
 
     def _build_master_secret(
-        self, settings: Environment, key: kms.IKey, recovery_key: kms.IKey
+        self, settings: EnvironmentSettings, key: kms.IKey, recovery_key: kms.IKey
     ) -> secretsmanager.Secret:
         """The master user's; RDS adds host and port to it (SecretTargetAttachment)."""
         return self._build_secret(
@@ -137,7 +134,7 @@ class DatabaseStack(cdk.Stack):
     def _build_client_secret(
         self,
         user: str,
-        settings: Environment,
+        settings: EnvironmentSettings,
         key: kms.IKey,
         recovery_key: kms.IKey,
     ) -> secretsmanager.Secret:
@@ -159,17 +156,17 @@ class DatabaseStack(cdk.Stack):
     def _build_secret(
         self,
         construct_id: str,
-        settings: Environment,
+        settings: EnvironmentSettings,
         content: dict[str, str | int],
         *,
         key: kms.IKey,
         recovery_key: kms.IKey,
     ) -> secretsmanager.Secret:
-        # A change of what is generated generates a new password: tests/stateful.json guards it.
+        # A change of what is generated generates a new password: tests/synth/stateful.json guards it.
         secret = secretsmanager.Secret(
             self,
             construct_id,
-            secret_name=naming.secret(settings, str(content["username"])),
+            secret_name=names.secret(settings, str(content["username"])),
             description=f"CloudFlow {settings.name}: PostgreSQL user {content['username']}",
             encryption_key=key,
             replica_regions=[

@@ -2,6 +2,7 @@
 primary, before any task of PgBouncer is replaced.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import aws_cdk as cdk
@@ -16,19 +17,21 @@ from aws_cdk import custom_resources
 from constructs import Construct
 
 from db import flyway, roles
-from db.settings import APP_USER, DATABASE, PORT, Environment
-from stacks import naming
-from stacks.database import MASTER_USER, DatabaseStack
-from stacks.fargate import (
+from db.migrations import Migration
+from stacks.constructs.fargate import (
     build_image,
     build_security_group,
     build_task_definition,
     open_database,
 )
-from stacks.findings import acknowledge
-from stacks.functions import build_function, build_function_role
-from stacks.log_groups import build_log_group
-from stacks.network import Network
+from stacks.constructs.findings import acknowledge
+from stacks.constructs.functions import build_function, build_function_role
+from stacks.constructs.log_groups import build_log_group
+from stacks.constructs.network import DatabaseNetwork
+from stacks.database import DatabaseStack
+from stacks.settings import names
+from stacks.settings.access import APP_USER, DATABASE, MASTER_USER, PORT
+from stacks.settings.environment import EnvironmentSettings
 
 RESOURCE_TYPE = "Custom::Migrations"
 _CONTAINER = "flyway"
@@ -47,7 +50,7 @@ _FRAMEWORK_TIMEOUT = cdk.Duration.hours(1)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Runner:
+class FlywayTask:
     """All that Flyway's task needs to run, but for who starts it."""
 
     cluster: ecs.Cluster
@@ -60,7 +63,7 @@ class Runner:
 
 
 class MigrationsStack(cdk.Stack):
-    """Goes after Network and Database, and before Pooling.
+    """Goes after DatabaseNetwork and Database, and before Pooling.
 
     Without `is_migrated_at_deploy`, and after a promotion, it holds the task and runs nothing.
     """
@@ -71,8 +74,9 @@ class MigrationsStack(cdk.Stack):
         construct_id: str,
         *,
         env: cdk.Environment,
-        settings: Environment,
-        network: Network,
+        settings: EnvironmentSettings,
+        migrations: Sequence[Migration],
+        network: DatabaseNetwork,
         database: DatabaseStack,
     ) -> None:
         super().__init__(
@@ -84,30 +88,30 @@ class MigrationsStack(cdk.Stack):
         # Their resources' references would not wait for endpoints, rules and policies.
         self.add_stack_dependency(cdk.Stack.of(network))
         self.add_stack_dependency(database)
-        runner = self._build_runner(settings, network, database)
+        task = self._build_runner(settings, network, database)
         if settings.is_migrated_at_deploy and not settings.is_recovery_promoted:
-            provider = self._build_provider(settings, runner)
-            self._build_schema(runner, provider)
+            provider = self._build_provider(settings, task)
+            self._build_schema(migrations, task, provider)
         if not settings.is_recovery_promoted:
-            self._publish(settings, runner)
+            self._publish(settings, task)
 
     def _build_runner(
-        self, settings: Environment, network: Network, database: DatabaseStack
-    ) -> Runner:
+        self, settings: EnvironmentSettings, network: DatabaseNetwork, database: DatabaseStack
+    ) -> FlywayTask:
         key = kms.Key.from_key_arn(self, "Key", database.key.key_arn)
         # PostgreSQL's errors show rows.
         log_group = build_log_group(
-            self, "Log", naming.log_group(settings, "migrations"), encryption_key=key
+            self, "Log", names.log_group(settings, "migrations"), encryption_key=key
         )
         definition = self._build_task_definition(settings, database, log_group)
         key.grant_decrypt(definition.obtain_execution_role())
         group = build_security_group(self, network, description="Tasks of Flyway")
         database_group = open_database(self, group, database.security_group, "Flyway to PostgreSQL")
-        return Runner(
+        return FlywayTask(
             cluster=ecs.Cluster(
                 self,
                 "Cluster",
-                cluster_name=naming.migrations(settings),
+                cluster_name=names.migrations(settings),
                 vpc=network.vpc,
                 container_insights_v2=ecs.ContainerInsights.ENABLED,
             ),
@@ -120,12 +124,12 @@ class MigrationsStack(cdk.Stack):
         )
 
     def _build_task_definition(
-        self, settings: Environment, database: DatabaseStack, log_group: logs.LogGroup
+        self, settings: EnvironmentSettings, database: DatabaseStack, log_group: logs.LogGroup
     ) -> ecs.FargateTaskDefinition:
         definition = build_task_definition(
             self,
             settings,
-            family=naming.migrations(settings),
+            family=names.migrations(settings),
             cpu_units=_CPU_UNITS,
             memory_mib=_MEMORY_MIB,
         )
@@ -189,11 +193,13 @@ class MigrationsStack(cdk.Stack):
             "password",
         )
 
-    def _build_provider(self, settings: Environment, runner: Runner) -> custom_resources.Provider:
+    def _build_provider(
+        self, settings: EnvironmentSettings, task: FlywayTask
+    ) -> custom_resources.Provider:
         framework_log = build_log_group(
-            self, "FrameworkLog", naming.log_group(settings, "migrations-framework")
+            self, "FrameworkLog", names.log_group(settings, "migrations-framework")
         )
-        start, watch = self._build_start(settings, runner), self._build_watch(settings, runner)
+        start, watch = self._build_start(settings, task), self._build_watch(settings, task)
         provider = custom_resources.Provider(
             self,
             "Provider",
@@ -244,21 +250,21 @@ class MigrationsStack(cdk.Stack):
                 "it repeats one question; the functions' own logs tell what was answered",
             )
 
-    def _build_start(self, settings: Environment, runner: Runner) -> lambda_.Function:
+    def _build_start(self, settings: EnvironmentSettings, task: FlywayTask) -> lambda_.Function:
         revisions = self.format_arn(
             service="ecs",
             resource="task-definition",
-            resource_name=f"{naming.migrations(settings)}:*",
+            resource_name=f"{names.migrations(settings)}:*",
         )
         tasks = self._name_tasks(settings)
-        in_cluster = {"ArnEquals": {"ecs:cluster": runner.cluster.cluster_arn}}
+        in_cluster = {"ArnEquals": {"ecs:cluster": task.cluster.cluster_arn}}
         function = build_function(
             self,
             "Start",
-            name=naming.migrations_function(settings, "start"),
+            name=names.migrations_function(settings, "start"),
             description="Starts Flyway's task",
             handler="migrations.on_event",
-            environment=_name_place(settings, runner),
+            environment=_name_place(settings, task),
             timeout=_START_TIMEOUT,
             statements=[
                 # Any revision: a rollback runs the one before.
@@ -268,8 +274,8 @@ class MigrationsStack(cdk.Stack):
                 iam.PolicyStatement(
                     actions=["iam:PassRole"],
                     resources=[
-                        runner.execution_role.role_arn,
-                        runner.definition.task_role.role_arn,
+                        task.execution_role.role_arn,
+                        task.definition.task_role.role_arn,
                     ],
                     conditions={"StringEquals": {"iam:PassedToService": "ecs-tasks.amazonaws.com"}},
                 ),
@@ -284,15 +290,15 @@ class MigrationsStack(cdk.Stack):
         _acknowledge_any(function, tasks, "a task has no name before it runs")
         return function
 
-    def _build_watch(self, settings: Environment, runner: Runner) -> lambda_.Function:
+    def _build_watch(self, settings: EnvironmentSettings, task: FlywayTask) -> lambda_.Function:
         tasks = self._name_tasks(settings)
         function = build_function(
             self,
             "Watch",
-            name=naming.migrations_function(settings, "watch"),
+            name=names.migrations_function(settings, "watch"),
             description="Tells whether Flyway's task is over, and how it ended",
             handler="migrations.is_complete",
-            environment=_name_place(settings, runner),
+            environment=_name_place(settings, task),
             timeout=_WATCH_TIMEOUT,
             statements=[
                 iam.PolicyStatement(
@@ -301,19 +307,21 @@ class MigrationsStack(cdk.Stack):
                 ),
                 iam.PolicyStatement(
                     actions=["logs:GetLogEvents"],
-                    resources=[runner.log_group.log_group_arn],
+                    resources=[task.log_group.log_group_arn],
                 ),
             ],
         )
         _acknowledge_any(function, tasks, "a task has no name before it runs")
         return function
 
-    def _name_tasks(self, settings: Environment) -> str:
+    def _name_tasks(self, settings: EnvironmentSettings) -> str:
         return self.format_arn(
-            service="ecs", resource="task", resource_name=f"{naming.migrations(settings)}/*"
+            service="ecs", resource="task", resource_name=f"{names.migrations(settings)}/*"
         )
 
-    def _build_schema(self, runner: Runner, provider: custom_resources.Provider) -> None:
+    def _build_schema(
+        self, migrations: Sequence[Migration], task: FlywayTask, provider: custom_resources.Provider
+    ) -> None:
         schema = cdk.CustomResource(
             self,
             "Schema",
@@ -323,32 +331,32 @@ class MigrationsStack(cdk.Stack):
                 # The newest first: one that is added is one line of a diff.
                 "Migrations": [
                     f"{migration.script} checksum {migration.checksum}"
-                    for migration in reversed(flyway.find_migrations())
+                    for migration in reversed(migrations)
                 ],
                 # This very revision: a rollback has to run the image before.
-                "TaskDefinition": runner.definition.task_definition_arn,
+                "TaskDefinition": task.definition.task_definition_arn,
             },
         )
         # A reference does not wait for a group's rules or a role's policies.
         schema.node.add_dependency(
-            runner.cluster,
-            runner.definition,
-            runner.execution_role,
-            runner.group,
-            runner.database_group,
-            runner.log_group,
+            task.cluster,
+            task.definition,
+            task.execution_role,
+            task.group,
+            task.database_group,
+            task.log_group,
             provider,
         )
 
-    def _publish(self, settings: Environment, runner: Runner) -> None:
-        subnets = cdk.Fn.join(",", [subnet.subnet_id for subnet in runner.subnets])
+    def _publish(self, settings: EnvironmentSettings, task: FlywayTask) -> None:
+        subnets = cdk.Fn.join(",", [subnet.subnet_id for subnet in task.subnets])
         network = (
             f"awsvpcConfiguration={{subnets=[{subnets}],"
-            f"securityGroups=[{runner.group.security_group_id}],assignPublicIp=DISABLED}}"
+            f"securityGroups=[{task.group.security_group_id}],assignPublicIp=DISABLED}}"
         )
         command = (
-            f"aws ecs run-task --region {self.region} --cluster {naming.migrations(settings)} "
-            f"--task-definition {naming.migrations(settings)} --launch-type FARGATE "
+            f"aws ecs run-task --region {self.region} --cluster {names.migrations(settings)} "
+            f"--task-definition {names.migrations(settings)} --launch-type FARGATE "
             "--platform-version 1.4.0 --started-by by-hand "
             f"--network-configuration '{network}'"
         )
@@ -375,12 +383,12 @@ def _acknowledge_any(function: lambda_.Function, resource: str, reason: str) -> 
     acknowledge(role, f"AwsSolutions::AwsSolutions-IAM5[Resource::{resource}]", reason)
 
 
-def _name_place(settings: Environment, runner: Runner) -> dict[str, str]:
+def _name_place(settings: EnvironmentSettings, task: FlywayTask) -> dict[str, str]:
     return {
-        "CLUSTER": naming.migrations(settings),
-        "SUBNETS": cdk.Fn.join(",", [subnet.subnet_id for subnet in runner.subnets]),
-        "SECURITY_GROUP": runner.group.security_group_id,
-        "LOG_GROUP": naming.log_group(settings, "migrations"),
+        "CLUSTER": names.migrations(settings),
+        "SUBNETS": cdk.Fn.join(",", [subnet.subnet_id for subnet in task.subnets]),
+        "SECURITY_GROUP": task.group.security_group_id,
+        "LOG_GROUP": names.log_group(settings, "migrations"),
         "LOG_PREFIX": _LOG_PREFIX,
         "CONTAINER": _CONTAINER,
     }

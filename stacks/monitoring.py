@@ -5,11 +5,10 @@ from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_events as events
 from constructs import Construct
 
-from db import budget
-from db.settings import Environment
-from stacks import naming
-from stacks.alarms import Alarms, Instance, build_dashboard
-from stacks.pooling import Pooler
+from stacks.constructs.alarms import Alarms, MonitoredInstance, build_dashboard
+from stacks.pooling import PgBouncerService
+from stacks.settings import budget, names
+from stacks.settings.environment import EnvironmentSettings
 
 
 class MonitoringStack(cdk.Stack):
@@ -21,8 +20,8 @@ class MonitoringStack(cdk.Stack):
         construct_id: str,
         *,
         env: cdk.Environment,
-        settings: Environment,
-        pooler: Pooler,
+        settings: EnvironmentSettings,
+        pooler: PgBouncerService,
     ) -> None:
         super().__init__(
             scope,
@@ -30,20 +29,20 @@ class MonitoringStack(cdk.Stack):
             env=env,
             description=f"CloudFlow {settings.name}: alarms and dashboard of its database",
         )
-        primary = Instance(
+        primary = MonitoredInstance(
             title="Primary",
-            identifier=naming.primary(settings),
+            identifier=names.primary(settings),
             instance_class=settings.instance_class,
             parameters=budget.primary_parameters(settings),
-            is_following=False,
+            is_replica=False,
         )
         replicas = [
-            Instance(
+            MonitoredInstance(
                 title=f"Replica {number}",
-                identifier=naming.replica(settings, number),
+                identifier=names.replica(settings, number),
                 instance_class=settings.instance_class,
                 parameters=budget.replica_parameters(settings),
-                is_following=True,
+                is_replica=True,
             )
             for number in range(1, settings.replicas + 1)
         ]
@@ -65,19 +64,19 @@ class MonitoringStack(cdk.Stack):
             extra=[("Migrations that failed", failures)],
         )
 
-    def _count_failed_migrations(self, settings: Environment) -> cloudwatch.Metric:
+    def _count_failed_migrations(self, settings: EnvironmentSettings) -> cloudwatch.Metric:
         """Events of Flyway's tasks that stopped with another status than 0, or before any."""
         rule = events.Rule(
             self,
             "FailedMigrations",
-            rule_name=naming.migrations(settings),
+            rule_name=names.migrations(settings),
             description="Counted by its alarm: a Flyway task that did not end with status 0",
             event_pattern=events.EventPattern(
                 source=["aws.ecs"],
                 detail_type=["ECS Task State Change"],
                 detail={
                     "lastStatus": ["STOPPED"],
-                    "group": [f"family:{naming.migrations(settings)}"],
+                    "group": [f"family:{names.migrations(settings)}"],
                     "$or": [
                         {"containers": {"exitCode": [{"anything-but": 0}]}},
                         {"containers": {"exitCode": [{"exists": False}]}},

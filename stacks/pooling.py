@@ -20,20 +20,21 @@ from aws_cdk import aws_ssm as ssm
 from constructs import Construct
 
 from db import pgbouncer
-from db.flyway import DATABASE_FOLDER, find_migrations
-from db.settings import APP_USER, DATABASE, PORT, READONLY_DATABASE, Environment, Region
-from stacks import naming
-from stacks.database import DatabaseStack, name_client_secret
-from stacks.fargate import (
+from db.flyway import DATABASE_FOLDER
+from stacks.constructs.fargate import (
     build_image,
     build_security_group,
     build_task_definition,
     open_database,
 )
-from stacks.findings import acknowledge
-from stacks.functions import build_function
-from stacks.log_groups import build_log_group
-from stacks.network import Network
+from stacks.constructs.findings import acknowledge
+from stacks.constructs.functions import build_function
+from stacks.constructs.log_groups import build_log_group
+from stacks.constructs.network import DatabaseNetwork
+from stacks.database import DatabaseStack, name_client_secret
+from stacks.settings import names
+from stacks.settings.access import APP_USER, DATABASE, PORT, READONLY_DATABASE
+from stacks.settings.environment import EnvironmentSettings, Region
 
 IMAGE_FOLDER = DATABASE_FOLDER / "images" / "pgbouncer"
 CLIENT_WAIT_METRIC = "ClientWait"
@@ -78,7 +79,7 @@ _SERVER_USER, _SERVER_USER_MARK = "server_user", "@SERVER_USER@"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Servers:
+class DatabaseHosts:
     """The servers behind the two database names; without readers, the writer is behind both."""
 
     writer: str
@@ -86,7 +87,7 @@ class Servers:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Secrets:
+class PgBouncerSecrets:
     """Whom clients log in as, by their names, and whom PgBouncer logs in as."""
 
     clients: dict[str, secretsmanager.ISecret]
@@ -97,9 +98,9 @@ class Secrets:
         return [*self.clients.values(), self.server]
 
 
-def build_pooler(*, is_client_tls_required: bool = False) -> pgbouncer.Pooler:
+def build_pooler(*, is_client_tls_required: bool = False) -> pgbouncer.PgBouncerSettings:
     """PgBouncer's settings on AWS, with placeholders for the servers' host names."""
-    return pgbouncer.Pooler(
+    return pgbouncer.PgBouncerSettings(
         routes=(
             pgbouncer.Route(
                 name=DATABASE, host=_WRITER, port=PORT, database=DATABASE, user=_SERVER_USER
@@ -124,7 +125,7 @@ def build_pooler(*, is_client_tls_required: bool = False) -> pgbouncer.Pooler:
     )
 
 
-class Pooler(Construct):
+class PgBouncerService(Construct):
     """The service, its load balancer and its name; used in both regions.
 
     With `tasks_maximum` 0 everything stands ready and nothing runs.
@@ -135,21 +136,22 @@ class Pooler(Construct):
         scope: Construct,
         construct_id: str,
         *,
-        settings: Environment,
+        settings: EnvironmentSettings,
+        schema_version: str,
         region: Region,
-        network: Network,
+        network: DatabaseNetwork,
         database_group: ec2.ISecurityGroup,
-        servers: Servers,
-        secrets: Secrets,
+        servers: DatabaseHosts,
+        secrets: PgBouncerSecrets,
         key: kms.IKey,
         tasks: int,
         tasks_maximum: int,
     ) -> None:
         super().__init__(scope, construct_id)
-        self.service_name = naming.pooler(settings)
-        self.cluster_name = naming.cluster(settings)
+        self.service_name = names.pooler(settings)
+        self.cluster_name = names.cluster(settings)
         self.log_group = self._build_log_group(settings)
-        definition = self._build_task_definition(settings, servers, secrets, key)
+        definition = self._build_task_definition(settings, schema_version, servers, secrets, key)
         self.execution_role: iam.IRole = definition.obtain_execution_role()
         service_group = build_security_group(self, network, description="Tasks of PgBouncer")
         service = self._build_service(settings, network, definition, service_group, tasks)
@@ -164,15 +166,15 @@ class Pooler(Construct):
         self._name(settings, network)
         self._publish(settings)
 
-    def _build_log_group(self, settings: Environment) -> logs.LogGroup:
-        group = build_log_group(self, "Log", naming.log_group(settings, "pgbouncer"))
+    def _build_log_group(self, settings: EnvironmentSettings) -> logs.LogGroup:
+        group = build_log_group(self, "Log", names.log_group(settings, "pgbouncer"))
         # "… LOG stats: 12 xacts/s, …, query 45 us, wait 6 us": once a minute, idle or not.
         logs.MetricFilter(
             self,
             "ClientWait",
             log_group=group,
             filter_pattern=logs.FilterPattern.literal(CLIENT_WAIT_PATTERN),
-            metric_namespace=naming.metrics_namespace(settings),
+            metric_namespace=names.metrics_namespace(settings),
             metric_name=CLIENT_WAIT_METRIC,
             metric_value="$microseconds",
             unit=cloudwatch.Unit.MICROSECONDS,
@@ -182,7 +184,7 @@ class Pooler(Construct):
             "ClientsRefused",
             log_group=group,
             filter_pattern=logs.FilterPattern.any_term(*CLIENTS_REFUSED_TERMS),
-            metric_namespace=naming.metrics_namespace(settings),
+            metric_namespace=names.metrics_namespace(settings),
             metric_name=CLIENTS_REFUSED_METRIC,
             metric_value="1",
             default_value=0,
@@ -192,15 +194,16 @@ class Pooler(Construct):
 
     def _build_task_definition(
         self,
-        settings: Environment,
-        servers: Servers,
-        secrets: Secrets,
+        settings: EnvironmentSettings,
+        schema_version: str,
+        servers: DatabaseHosts,
+        secrets: PgBouncerSecrets,
         key: kms.IKey,
     ) -> ecs.FargateTaskDefinition:
         definition = build_task_definition(
             self,
             settings,
-            family=naming.pooler(settings),
+            family=names.pooler(settings),
             cpu_units=settings.pooler_cpu_units,
             memory_mib=settings.pooler_memory_mib,
         )
@@ -210,7 +213,7 @@ class Pooler(Construct):
             image=build_image(settings, IMAGE_FOLDER),
             # A statement that was prepared before a migration may fail after it, and goes on doing
             # so in some drivers: a new version of the schema replaces the tasks.
-            docker_labels={SCHEMA_LABEL: find_migrations()[-1].version},
+            docker_labels={SCHEMA_LABEL: schema_version},
             environment={
                 "PGBOUNCER_INI": _render_ini(servers, settings),
                 "HOST_NAME": settings.host_name,
@@ -269,8 +272,8 @@ class Pooler(Construct):
 
     def _build_service(
         self,
-        settings: Environment,
-        network: Network,
+        settings: EnvironmentSettings,
+        network: DatabaseNetwork,
         definition: ecs.FargateTaskDefinition,
         service_group: ec2.SecurityGroup,
         tasks: int,
@@ -278,14 +281,14 @@ class Pooler(Construct):
         cluster = ecs.Cluster(
             self,
             "Cluster",
-            cluster_name=naming.cluster(settings),
+            cluster_name=names.cluster(settings),
             vpc=network.vpc,
             container_insights_v2=ecs.ContainerInsights.ENABLED,
         )
         service = ecs.FargateService(
             self,
             "Service",
-            service_name=naming.pooler(settings),
+            service_name=names.pooler(settings),
             cluster=cluster,
             task_definition=definition,
             platform_version=ecs.FargatePlatformVersion.VERSION1_4,
@@ -309,19 +312,21 @@ class Pooler(Construct):
         scaling = service.auto_scale_task_count(min_capacity=tasks, max_capacity=tasks_maximum)
         scaling.scale_on_cpu_utilization("Cpu", target_utilization_percent=_SCALE_AT_CPU_PERCENT)
 
-    def _renew(self, settings: Environment, service: ecs.FargateService, secrets: Secrets) -> None:
+    def _renew(
+        self, settings: EnvironmentSettings, service: ecs.FargateService, secrets: PgBouncerSecrets
+    ) -> None:
         """Tasks are replaced within minutes of a change of the passwords they started with."""
-        names = [secret.secret_arn for secret in secrets.all]
+        arns = [secret.secret_arn for secret in secrets.all]
         function = build_function(
             self,
             "Renewal",
-            name=naming.renewal_function(settings),
+            name=names.renewal_function(settings),
             description="Replaces PgBouncer's tasks when their secrets have changed",
             handler="renewal.handler",
             environment={
-                "CLUSTER": naming.cluster(settings),
-                "SERVICE": naming.pooler(settings),
-                "SECRETS": cdk.Fn.join(",", names),
+                "CLUSTER": names.cluster(settings),
+                "SERVICE": names.pooler(settings),
+                "SECRETS": cdk.Fn.join(",", arns),
             },
             timeout=cdk.Duration.seconds(30),
             statements=[
@@ -349,9 +354,9 @@ class Pooler(Construct):
 
     def _build_load_balancer(
         self,
-        settings: Environment,
+        settings: EnvironmentSettings,
         region: Region,
-        network: Network,
+        network: DatabaseNetwork,
         service_group: ec2.SecurityGroup,
     ) -> elbv2.NetworkLoadBalancer:
         group = ec2.SecurityGroup(
@@ -372,7 +377,7 @@ class Pooler(Construct):
         balancer = elbv2.NetworkLoadBalancer(
             self,
             "LoadBalancer",
-            load_balancer_name=naming.load_balancer(settings),
+            load_balancer_name=names.load_balancer(settings),
             vpc=network.vpc,
             vpc_subnets=ec2.SubnetSelection(subnets=network.task_subnets),
             internet_facing=False,
@@ -386,7 +391,9 @@ class Pooler(Construct):
         )
         return balancer
 
-    def _listen(self, network: Network, service: ecs.FargateService) -> elbv2.NetworkTargetGroup:
+    def _listen(
+        self, network: DatabaseNetwork, service: ecs.FargateService
+    ) -> elbv2.NetworkTargetGroup:
         target_group = elbv2.NetworkTargetGroup(
             self,
             "Targets",
@@ -414,7 +421,7 @@ class Pooler(Construct):
         )
         return target_group
 
-    def _name(self, settings: Environment, network: Network) -> None:
+    def _name(self, settings: EnvironmentSettings, network: DatabaseNetwork) -> None:
         route53.ARecord(
             self,
             "Name",
@@ -428,18 +435,18 @@ class Pooler(Construct):
             target=route53.RecordTarget.from_alias(targets.LoadBalancerTarget(self.load_balancer)),
         )
 
-    def _publish(self, settings: Environment) -> None:
+    def _publish(self, settings: EnvironmentSettings) -> None:
         stack = cdk.Stack.of(self)
         for name, output, value in (
             ("writer-url", "WriterUrl", _connection_string(settings, DATABASE)),
             ("read-only-url", "ReadOnlyUrl", _connection_string(settings, READONLY_DATABASE)),
-            ("password-secret-name", "PasswordSecretName", naming.secret(settings, APP_USER)),
+            ("password-secret-name", "PasswordSecretName", names.secret(settings, APP_USER)),
         ):
             cdk.CfnOutput(stack, output, value=value, description=_OUTPUTS[output])
             ssm.StringParameter(
                 self,
                 f"Parameter-{name}",
-                parameter_name=naming.parameter(settings, name),
+                parameter_name=names.parameter(settings, name),
                 string_value=value,
                 description=_OUTPUTS[output],
             )
@@ -452,11 +459,11 @@ _OUTPUTS = {
 }
 
 
-def _connection_string(settings: Environment, database: str) -> str:
+def _connection_string(settings: EnvironmentSettings, database: str) -> str:
     return f"postgresql://{APP_USER}:${{DB_PASSWORD}}@{settings.host_name}:{PORT}/{database}"
 
 
-def _render_ini(servers: Servers, settings: Environment) -> str:
+def _render_ini(servers: DatabaseHosts, settings: EnvironmentSettings) -> str:
     """The one renderer's file, a line an element, so that a diff shows the lines that changed."""
     text = pgbouncer.render_ini(
         build_pooler(is_client_tls_required=settings.is_client_tls_required)
@@ -476,8 +483,9 @@ class PoolingStack(cdk.Stack):
         construct_id: str,
         *,
         env: cdk.Environment,
-        settings: Environment,
-        network: Network,
+        settings: EnvironmentSettings,
+        schema_version: str,
+        network: DatabaseNetwork,
         database: DatabaseStack,
     ) -> None:
         super().__init__(
@@ -486,19 +494,20 @@ class PoolingStack(cdk.Stack):
             env=env,
             description=f"CloudFlow {settings.name}: PgBouncer at {settings.host_name}",
         )
-        self.pooler = Pooler(
+        self.pooler = PgBouncerService(
             self,
             "Pooler",
             settings=settings,
+            schema_version=schema_version,
             region=settings.primary,
             network=network,
             database_group=database.security_group,
-            servers=Servers(
+            servers=DatabaseHosts(
                 writer=database.primary.db_instance_endpoint_address,
                 readers=tuple(r.db_instance_endpoint_address for r in database.replicas),
             ),
             # By their ARNs: with the objects themselves Database would have to know this stack.
-            secrets=Secrets(
+            secrets=PgBouncerSecrets(
                 clients={
                     user: secretsmanager.Secret.from_secret_complete_arn(
                         self, name_client_secret(user), secret.secret_arn
@@ -517,9 +526,11 @@ class PoolingStack(cdk.Stack):
         if not settings.is_recovery_promoted:
             self._rotate(settings, network, database)
 
-    def _rotate(self, settings: Environment, network: Network, database: DatabaseStack) -> None:
+    def _rotate(
+        self, settings: EnvironmentSettings, network: DatabaseNetwork, database: DatabaseStack
+    ) -> None:
         """Secrets Manager's own rotation of PgBouncer's user: it alternates between two, so that
-        what runs keeps its password until the next time; Pooler replaces the tasks in between.
+        what runs keeps its password until the next time; PgBouncerService replaces the tasks in between.
         """
         rotation = Construct(self, "Rotation")
         group = build_security_group(
@@ -540,7 +551,7 @@ class PoolingStack(cdk.Stack):
         schedule = secret.add_rotation_schedule(
             "Schedule",
             hosted_rotation=secretsmanager.HostedRotation.postgre_sql_multi_user(
-                function_name=naming.rotation_function(settings),
+                function_name=names.rotation_function(settings),
                 master_secret=master,
                 vpc=network.vpc,
                 vpc_subnets=ec2.SubnetSelection(subnets=network.task_subnets),

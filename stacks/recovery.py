@@ -13,28 +13,34 @@ from aws_cdk import aws_rds as rds
 from aws_cdk import aws_secretsmanager as secretsmanager
 from constructs import Construct
 
-from db import budget
 from db.roles import POOLER_USERS
-from db.settings import CLIENT_USERS, Environment
-from stacks import naming
-from stacks.alarms import BACKUP_AGE_METRIC, Alarms, Instance, backup_age_metric, build_dashboard
-from stacks.database import name_client_secret
-from stacks.findings import acknowledge
-from stacks.functions import build_function
-from stacks.instances import (
-    Ground,
-    build_ground,
+from stacks.constructs.alarms import (
+    BACKUP_AGE_METRIC,
+    Alarms,
+    MonitoredInstance,
+    backup_age_metric,
+    build_dashboard,
+)
+from stacks.constructs.findings import acknowledge
+from stacks.constructs.functions import build_function
+from stacks.constructs.instances import (
+    SharedResources,
     build_parameter_group,
     build_replica,
+    build_shared_resources,
 )
-from stacks.network import Network
-from stacks.pooling import Pooler, Secrets, Servers
+from stacks.constructs.network import DatabaseNetwork
+from stacks.database import name_client_secret
+from stacks.pooling import DatabaseHosts, PgBouncerSecrets, PgBouncerService
+from stacks.settings import budget, names
+from stacks.settings.access import CLIENT_USERS
+from stacks.settings.environment import EnvironmentSettings
 
 _BACKUP_AGE_EVERY = cdk.Duration.minutes(5)
 
 
 class RecoveryStack(cdk.Stack):
-    """Goes after Database. `is_recovery_promoted` makes its replica the primary, in place."""
+    """Goes after Database. `is_recovery_promoted` makes its replica the primary, in location."""
 
     def __init__(
         self,
@@ -42,8 +48,9 @@ class RecoveryStack(cdk.Stack):
         construct_id: str,
         *,
         env: cdk.Environment,
-        settings: Environment,
-        network: Network,
+        settings: EnvironmentSettings,
+        schema_version: str,
+        network: DatabaseNetwork,
         key: kms.IKey,
         primary: rds.IDatabaseInstance,
     ) -> None:
@@ -54,12 +61,12 @@ class RecoveryStack(cdk.Stack):
             description=f"CloudFlow {settings.name}: the database in the recovery region",
             termination_protection=settings.is_deletion_protected,
         )
-        ground = build_ground(self, settings, network=network, key=key)
+        shared = build_shared_resources(self, settings, network=network, key=key)
         replica = build_replica(
             self,
             "Replica",
             settings=settings,
-            ground=ground,
+            shared=shared,
             parameter_group=build_parameter_group(
                 self,
                 "Parameters",
@@ -67,7 +74,7 @@ class RecoveryStack(cdk.Stack):
                 parameters=budget.replica_parameters(settings),
             ),
             source=primary,  # of a fixed name: its ARN is written out, and asks nobody
-            identifier=naming.recovery_replica(settings),
+            identifier=names.recovery_replica(settings),
             instance_class=settings.recovery_instance_class,
             storage_key=key,
             is_promoted=settings.is_recovery_promoted,
@@ -78,38 +85,40 @@ class RecoveryStack(cdk.Stack):
             if settings.is_recovery_promoted
             else settings.recovery_pooler_tasks
         )
-        pooler = self._build_pooler(settings, ground, replica, tasks)
+        pooler = self._build_pooler(settings, schema_version, shared, replica, tasks)
         self._watch(settings, pooler, tasks)
 
     def _build_pooler(
         self,
-        settings: Environment,
-        ground: Ground,
+        settings: EnvironmentSettings,
+        schema_version: str,
+        shared: SharedResources,
         replica: rds.IDatabaseInstance,
         tasks: int,
-    ) -> Pooler:
+    ) -> PgBouncerService:
         # By its name: the suffix of a replicated secret's ARN is known in the primary region only.
-        secrets = Secrets(
+        secrets = PgBouncerSecrets(
             clients={
                 user: secretsmanager.Secret.from_secret_name_v2(
-                    self, name_client_secret(user), naming.secret(settings, user)
+                    self, name_client_secret(user), names.secret(settings, user)
                 )
                 for user in CLIENT_USERS
             },
             server=secretsmanager.Secret.from_secret_name_v2(
-                self, "PoolerSecret", naming.secret(settings, POOLER_USERS[0])
+                self, "PoolerSecret", names.secret(settings, POOLER_USERS[0])
             ),
         )
-        pooler = Pooler(
+        pooler = PgBouncerService(
             self,
             "Pooler",
             settings=settings,
+            schema_version=schema_version,
             region=settings.recovery,
-            network=ground.network,
-            database_group=ground.security_group,
-            servers=Servers(writer=replica.db_instance_endpoint_address, readers=()),
+            network=shared.network,
+            database_group=shared.security_group,
+            servers=DatabaseHosts(writer=replica.db_instance_endpoint_address, readers=()),
             secrets=secrets,
-            key=ground.key,
+            key=shared.key,
             tasks=tasks,
             tasks_maximum=(
                 settings.pooler_tasks_maximum if settings.is_recovery_promoted else tasks
@@ -124,14 +133,14 @@ class RecoveryStack(cdk.Stack):
         )
         return pooler
 
-    def _watch(self, settings: Environment, pooler: Pooler, tasks: int) -> None:
+    def _watch(self, settings: EnvironmentSettings, pooler: PgBouncerService, tasks: int) -> None:
         is_promoted = settings.is_recovery_promoted
-        instance = Instance(
+        instance = MonitoredInstance(
             title="Recovery",
-            identifier=naming.recovery_replica(settings),
+            identifier=names.recovery_replica(settings),
             instance_class=settings.recovery_instance_class,
             parameters=budget.replica_parameters(settings),
-            is_following=not is_promoted,
+            is_replica=not is_promoted,
         )
         alarms = Alarms(self, "Alarms", settings=settings)
         alarms.watch_instance(instance)
@@ -154,16 +163,16 @@ class RecoveryStack(cdk.Stack):
             extra=extra,
         )
 
-    def _measure_backup_age(self, settings: Environment) -> None:
+    def _measure_backup_age(self, settings: EnvironmentSettings) -> None:
         function = build_function(
             self,
             "BackupAge",
-            name=naming.backup_age_function(settings),
+            name=names.backup_age_function(settings),
             description="Age of the recovery point in this region, as a metric",
             handler="backup_age.handler",
             environment={
-                "INSTANCE": naming.primary(settings),
-                "NAMESPACE": naming.metrics_namespace(settings),
+                "INSTANCE": names.primary(settings),
+                "NAMESPACE": names.metrics_namespace(settings),
                 "METRIC": BACKUP_AGE_METRIC,
             },
             timeout=cdk.Duration.seconds(30),

@@ -4,16 +4,21 @@ import aws_cdk as cdk
 from aws_cdk import aws_kms as kms
 from constructs import Construct
 
-from db.settings import Environment
-from stacks.instances import build_key
+from stacks.constructs.instances import build_key
 from stacks.network import NetworkStack
+from stacks.settings.environment import EnvironmentSettings
 
 
 class RecoveryBaseStack(NetworkStack):
     """Goes before Database, whose backups and secrets are copied under this key."""
 
     def __init__(
-        self, scope: Construct, construct_id: str, *, env: cdk.Environment, settings: Environment
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        env: cdk.Environment,
+        settings: EnvironmentSettings,
     ) -> None:
         super().__init__(
             scope,

@@ -8,22 +8,22 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from db import flyway
 from db.local import development
 from db.local.drafting import draft_migration
 from db.local.instance import (
-    APP_USER,
-    DATABASE,
-    DATABASE_READONLY,
+    DEV_DATABASE,
+    DEV_READONLY_DATABASE,
+    DEV_USER,
     HOME,
     OWNER,
     PROJECT,
-    Instance,
+    LocalInstance,
 )
 from db.local.migrating import migrate
-from db.local.report import Refusal, Report
+from db.local.report import CommandError, Report
 from db.local.servers import client_environment
 from db.local.tools import ensure_container_tools, ensure_tools, find_tools
+from db.migrations import FOLDER as MIGRATIONS_FOLDER
 
 _LOG_LINES = 20
 _INTERRUPTED = 130  # 128 + SIGINT, as a shell says it
@@ -41,10 +41,10 @@ def main(arguments: list[str]) -> int:
         signal.signal(number, signal.default_int_handler)
     try:
         return int(options.command(options, Report()))
-    except Refusal as refusal:
-        if refusal.detail:
-            print(refusal.detail, file=sys.stderr)
-        print(f"db.local: {refusal}", file=sys.stderr)
+    except CommandError as error:
+        if error.detail:
+            print(error.detail, file=sys.stderr)
+        print(f"db.local: {error}", file=sys.stderr)
         return 1
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -71,7 +71,7 @@ def _build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--migrations",
         type=Path,
-        default=flyway.MIGRATIONS,
+        default=MIGRATIONS_FOLDER,
         help="folder of the migrations (default: db/migrations)",
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
@@ -135,13 +135,13 @@ def _parse_port(text: str) -> int:
     return int(text)
 
 
-def _build_instance(options: argparse.Namespace) -> Instance:
+def _build_instance(options: argparse.Namespace) -> LocalInstance:
     if not options.migrations.is_dir():
-        raise Refusal(f"--migrations is {options.migrations}, which is no folder")
-    return Instance(home=options.home.resolve(), migrations=options.migrations.resolve())
+        raise CommandError(f"--migrations is {options.migrations}, which is no folder")
+    return LocalInstance(home=options.home.resolve(), migrations=options.migrations.resolve())
 
 
-def _build_servers(instance: Instance) -> development.Servers:
+def _build_servers(instance: LocalInstance) -> development.Servers:
     state = instance.read_state()
     return development.build_servers(instance, find_tools(), state)
 
@@ -170,7 +170,7 @@ def _migrate(options: argparse.Namespace, _report: Report) -> int:
     servers = _build_servers(instance)
     with instance.lock():
         if not servers.primary.find():
-            raise Refusal("the primary is not running: make up")
+            raise CommandError("the primary is not running: make up")
         print(migrate(servers.primary), end="")
     return 0
 
@@ -187,10 +187,10 @@ def _psql(options: argparse.Namespace, _report: Report) -> int:
     instance = _build_instance(options)
     servers = _build_servers(instance)
     if not servers.pool.find():
-        raise Refusal("the database is not running: make up")
-    port, user, database = servers.pool.settings.listen_port, APP_USER, DATABASE
+        raise CommandError("the database is not running: make up")
+    port, user, database = servers.pool.settings.listen_port, DEV_USER, DEV_DATABASE
     if options.readonly:
-        database = DATABASE_READONLY
+        database = DEV_READONLY_DATABASE
     if options.owner:
         port, user = servers.primary.port, OWNER
     program = servers.primary.tools.postgres("psql")
@@ -206,7 +206,7 @@ def _logs(options: argparse.Namespace, _report: Report) -> int:
     logs = [str(instance.log(part)) for part in ("pool", "primary", "replica")]
     for log in logs:
         if not Path(log).exists():
-            raise Refusal(f"{log} is not there: make down and make up begin a new one")
+            raise CommandError(f"{log} is not there: make down and make up begin a new one")
     follow = ["--follow=name", "--retry"] if options.follow else []
     os.execvp("tail", ["tail", f"--lines={_LOG_LINES}", *follow, *logs])
 
@@ -214,17 +214,19 @@ def _logs(options: argparse.Namespace, _report: Report) -> int:
 def _reset(options: argparse.Namespace, _report: Report) -> int:
     instance = _build_instance(options)
     if not instance.exists():
-        raise Refusal(f"there is no development database in {instance.home}: nothing to destroy")
+        raise CommandError(
+            f"there is no development database in {instance.home}: nothing to destroy"
+        )
     question = f"this destroys the development database in {instance.home}"
     if not options.yes:
         if not sys.stdin.isatty():
-            raise Refusal(f"{question}: say so with make reset YES=1")
+            raise CommandError(f"{question}: say so with make reset YES=1")
         try:
             answer = input(f"{question}.\nType yes to go on: ")
         except EOFError:
             answer = ""
         if answer.strip() != "yes":
-            raise Refusal("nothing was destroyed")
+            raise CommandError("nothing was destroyed")
     development.destroy(instance)
     print("destroyed; make up makes a new one")
     return 0
@@ -268,8 +270,8 @@ def _print_status(status: development.Status, *, as_json: bool, with_pools: bool
         ]
         _print_table(rows)
     print()
-    print(f"writer     {status.connection_strings[DATABASE]}")
-    print(f"read-only  {status.connection_strings[DATABASE_READONLY]}")
+    print(f"writer     {status.connection_strings[DEV_DATABASE]}")
+    print(f"read-only  {status.connection_strings[DEV_READONLY_DATABASE]}")
     print()
     if status.is_healthy:
         print(f"up in {status.seconds:.1f} s" if status.seconds else "healthy")

@@ -8,19 +8,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from db.local.instance import (
-    APP_PASSWORD,
-    APP_USER,
-    DATABASE,
-    DATABASE_READONLY,
     DEFAULT_PORT,
+    DEV_DATABASE,
+    DEV_PASSWORD,
+    DEV_READONLY_DATABASE,
+    DEV_USER,
     SLOT,
-    Instance,
+    LocalInstance,
     State,
     find_free_port,
 )
 from db.local.migrating import Schema, migrate, read_schema
 from db.local.processes import describe_port_holder, find_loopback_addresses, is_port_free
-from db.local.report import Refusal, Report
+from db.local.report import CommandError, Report
 from db.local.servers import (
     PgBouncer,
     Postgres,
@@ -89,7 +89,7 @@ class Servers:
         return iter((self.primary, self.replica, self.pool))
 
 
-def build_servers(instance: Instance, tools: Tools, state: State) -> Servers:
+def build_servers(instance: LocalInstance, tools: Tools, state: State) -> Servers:
     """The servers of an instance; starts nothing."""
     primary = Postgres(
         name="primary",
@@ -113,10 +113,10 @@ def build_servers(instance: Instance, tools: Tools, state: State) -> Servers:
     )
 
 
-def bring_up(instance: Instance, report: Report, *, port: int | None = None) -> Status:
+def bring_up(instance: LocalInstance, report: Report, *, port: int | None = None) -> Status:
     """Everything running, migrated and checked; what already runs as it should is left alone.
 
-    Raises Refusal; what this call itself started is then stopped again.
+    Raises CommandError; what this call itself started is then stopped again.
     """
     started = time.monotonic()
     check_port(instance, port)
@@ -132,7 +132,7 @@ def bring_up(instance: Instance, report: Report, *, port: int | None = None) -> 
             return read_status(servers, seconds=time.monotonic() - started)
 
 
-def _ensure_inner_ports(instance: Instance, state: State) -> State:
+def _ensure_inner_ports(instance: LocalInstance, state: State) -> State:
     """Other ports for the servers behind the pool where strangers have taken theirs meanwhile."""
     for name, data in (
         ("primary_port", instance.primary_data),
@@ -168,7 +168,7 @@ def _bring_up(servers: Servers, report: Report, begun: list[Server]) -> None:
 
     if not primary.data.exists():
         if replica.data.exists():
-            raise Refusal(
+            raise CommandError(
                 f"{primary.data} is missing, and {replica.data} may be the last copy of its data: "
                 "move that away to begin anew"
             )
@@ -192,7 +192,7 @@ def _bring_up(servers: Servers, report: Report, begun: list[Server]) -> None:
     replica.check_major()
     _ensure_started(replica, report, begun)
     if replica.query("SELECT pg_is_in_recovery() AS yes")[0]["yes"] != "t":
-        raise Refusal(
+        raise CommandError(
             f"the replica was promoted, and may hold rows of its own: make down, move "
             f"{replica.data} away, make up"
         )
@@ -235,32 +235,32 @@ def _wait_for_replica(servers: Servers) -> None:
             return
         if waited > _STREAMING_SECONDS:
             log = servers.replica.instance.log(servers.replica.name)
-            raise Refusal(
+            raise CommandError(
                 f"the replica does not stream from the primary after {_STREAMING_SECONDS} s "
                 f"(its log: {log})"
             )
         time.sleep(0.02)
 
 
-def check_port(instance: Instance, port: int | None) -> None:
-    """Raises Refusal, naming who has it, when the pool's port is taken by another on any address.
+def check_port(instance: LocalInstance, port: int | None) -> None:
+    """Raises CommandError, naming who has it, when the pool's port is taken by another on any address.
 
     Asked first of all: nobody should install packages for minutes to learn this.
     """
     state = instance.read_state() if instance.exists() else None
     wanted = port or (state.port if state else DEFAULT_PORT)
     if wanted < _read_first_unprivileged_port() and instance.account.uid:
-        raise Refusal(
+        raise CommandError(
             f"port {wanted} is reserved for root, and the servers run as {instance.account.name}: "
             "choose one above 1023"
         )
     if state and wanted in (state.primary_port, state.replica_port):
-        raise Refusal(f"port {wanted} is this database's own, behind the pool: choose another")
+        raise CommandError(f"port {wanted} is this database's own, behind the pool: choose another")
     if find_pooler(instance) and (state is None or wanted == state.port):
         return
     for address in find_loopback_addresses():
         if not is_port_free(address, wanted):
-            raise Refusal(
+            raise CommandError(
                 f"port {wanted} on {address} is in use by {describe_port_holder(wanted)}: "
                 "stop it, or choose another port with make up PORT=6432"
             )
@@ -273,7 +273,7 @@ def _read_first_unprivileged_port() -> int:
 def _check_routes(servers: Servers) -> None:
     """Ask through the pool, on every address, which server answers: ours, and the right one."""
     pool = servers.pool
-    expected = {DATABASE: servers.primary, DATABASE_READONLY: servers.replica}
+    expected = {DEV_DATABASE: servers.primary, DEV_READONLY_DATABASE: servers.replica}
     for address in pool.settings.listen_addresses:
         for database, server in expected.items():
             rows = query(
@@ -282,26 +282,26 @@ def _check_routes(servers: Servers) -> None:
                 "SELECT current_setting('cluster_name') AS name",
                 host=address,
                 port=pool.settings.listen_port,
-                user=APP_USER,
+                user=DEV_USER,
                 database=database,
             )
             if rows[0]["name"] != server.cluster_name:
-                raise Refusal(
+                raise CommandError(
                     f"{database} at {address}:{pool.settings.listen_port} is answered by "
                     f"{rows[0]['name'] or 'another server'}, not by {server.cluster_name}"
                 )
 
 
-def take_down(instance: Instance) -> None:
-    """Stop everything; data stays. Raises Refusal where there is nothing of ours."""
+def take_down(instance: LocalInstance) -> None:
+    """Stop everything; data stays. Raises CommandError where there is nothing of ours."""
     if not instance.exists():
         stop_all(instance)  # what a deleted folder left running
-        raise Refusal(f"there is no development database in {instance.home}: make up")
+        raise CommandError(f"there is no development database in {instance.home}: make up")
     with instance.lock():
         stop_all(instance)
 
 
-def destroy(instance: Instance) -> None:
+def destroy(instance: LocalInstance) -> None:
     """Stop everything and delete its data. Only after a person's explicit yes."""
     with instance.lock():
         stop_all(instance)
@@ -317,8 +317,8 @@ def read_status(servers: Servers, *, seconds: float | None = None) -> Status:
         lag_bytes = _read_lag_bytes(servers.primary)
         try:
             schema = read_schema(servers.primary)
-        except Refusal as refusal:
-            parts[0] = replace(parts[0], is_healthy=False, detail=refusal.detail or str(refusal))
+        except CommandError as error:
+            parts[0] = replace(parts[0], is_healthy=False, detail=error.detail or str(error))
     if parts[1].is_healthy:
         lag_seconds = _read_lag_seconds(servers.replica)
     is_streaming = lag_bytes is not None
@@ -329,7 +329,7 @@ def read_status(servers: Servers, *, seconds: float | None = None) -> Status:
             is_healthy=is_streaming,
             detail=lag if is_streaming else "does not stream from the primary",
         )
-    at = f"{APP_USER}:{APP_PASSWORD}@localhost:{servers.pool.settings.listen_port}"
+    at = f"{DEV_USER}:{DEV_PASSWORD}@localhost:{servers.pool.settings.listen_port}"
     return Status(
         is_healthy=pool.is_healthy
         and all(part.is_healthy for part in parts)
@@ -340,7 +340,7 @@ def read_status(servers: Servers, *, seconds: float | None = None) -> Status:
         replication_lag_bytes=lag_bytes,
         replication_lag_seconds=lag_seconds,
         connection_strings={
-            name: f"postgresql://{at}/{name}" for name in (DATABASE, DATABASE_READONLY)
+            name: f"postgresql://{at}/{name}" for name in (DEV_DATABASE, DEV_READONLY_DATABASE)
         },
         seconds=seconds,
     )
@@ -357,8 +357,8 @@ def _read_postgres(server: Postgres) -> Part:
                 " (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend')"
                 " AS connections, current_setting('max_connections') AS maximum"
             )[0]
-        except Refusal as refusal:
-            detail = refusal.detail or str(refusal)
+        except CommandError as error:
+            detail = error.detail or str(error)
         else:
             version = row["version"]
             is_healthy = (row["is_replica"] == "t") == (server.name == "replica")
@@ -383,8 +383,8 @@ def _read_pool(pool: PgBouncer) -> tuple[Part, list[Pool]]:
         try:
             pool.check_identity()
             rows = pool.query("SHOW POOLS;")
-        except Refusal as refusal:
-            detail = refusal.detail or str(refusal)
+        except CommandError as error:
+            detail = error.detail or str(error)
         else:
             version = read_pgbouncer_version(pool.tools.pgbouncer)
             is_healthy = True

@@ -12,17 +12,18 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import IO
 
-from db import flyway, scram
+from db import scram
 from db.local.processes import Account, find_account, find_loopback_addresses, is_port_free
-from db.local.report import Refusal
-from db.pgbouncer import Login, Pooler, Route
+from db.local.report import CommandError
+from db.migrations import FOLDER as MIGRATIONS_FOLDER
+from db.pgbouncer import Login, PgBouncerSettings, Route
 
 PROJECT = Path(__file__).resolve().parents[2]
 HOME = PROJECT / ".local" / "dev"
 
-DATABASE = "cloudflow_dev"
-DATABASE_READONLY = "cloudflow_dev_readonly"
-APP_USER, APP_PASSWORD = "dev", "password"  # the mission's, and loopback only
+DEV_DATABASE = "cloudflow_dev"
+DEV_READONLY_DATABASE = "cloudflow_dev_readonly"
+DEV_USER, DEV_PASSWORD = "dev", "password"  # the mission's, and loopback only
 SUPERUSER = "postgres"
 OWNER = "cloudflow_owner"
 REPLICATOR = "replicator"
@@ -48,11 +49,11 @@ class State:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Instance:
+class LocalInstance:
     """Where everything of one development database lives."""
 
     home: Path = HOME
-    migrations: Path = flyway.MIGRATIONS
+    migrations: Path = MIGRATIONS_FOLDER
 
     @property
     def account(self) -> Account:
@@ -102,19 +103,21 @@ class Instance:
         return self._state_file.exists()
 
     def read_state(self) -> State:
-        """What this instance remembers. Raises Refusal when it was never up, or is not ours."""
+        """What this instance remembers. Raises CommandError when it was never up, or is not ours."""
         try:
             values = json.loads(self._state_file.read_text(encoding="utf-8"))
             return State(**{field.name: values[field.name] for field in fields(State)})
         except FileNotFoundError:
-            raise Refusal(f"there is no development database in {self.home}: make up") from None
+            raise CommandError(
+                f"there is no development database in {self.home}: make up"
+            ) from None
         except PermissionError:
-            raise Refusal(
+            raise CommandError(
                 f"{self.home} was made by another user, or by root: work as that one, "
                 "or choose another folder with --home"
             ) from None
         except (ValueError, TypeError, KeyError) as error:
-            raise Refusal(
+            raise CommandError(
                 f"{self._state_file} is damaged ({error!r}): restore it, or move {self.home} away "
                 "to begin anew"
             ) from None
@@ -122,7 +125,7 @@ class Instance:
     def ensure_state(self, *, port: int | None) -> State:
         """What this instance remembers, with the port asked for; made and kept where it is new."""
         if not self.exists() and (self.primary_data.exists() or self.replica_data.exists()):
-            raise Refusal(
+            raise CommandError(
                 f"{self._state_file} is missing, and with it the passwords of the data beside it: "
                 f"restore it, or move {self.home} away to begin anew"
             )
@@ -133,7 +136,7 @@ class Instance:
         primary_port = find_free_port(after=chosen)
         passwords = {
             user: secrets.token_urlsafe(24) for user in (SUPERUSER, OWNER, REPLICATOR, POOLER_ADMIN)
-        } | {APP_USER: APP_PASSWORD}
+        } | {DEV_USER: DEV_PASSWORD}
         state = State(
             identity=secrets.token_hex(4),
             port=chosen,
@@ -151,16 +154,21 @@ class Instance:
         lines = [f"*:*:*:{user}:{password}" for user, password in state.passwords.items()]
         self.write(self.passfile, "\n".join(lines) + "\n", mode=0o600)
 
-    def build_pooler(self, state: State) -> Pooler:
+    def build_pooler(self, state: State) -> PgBouncerSettings:
         """PgBouncer's settings on this machine; only addresses and names differ from AWS."""
-        return Pooler(
+        return PgBouncerSettings(
             routes=(
-                Route(name=DATABASE, host="127.0.0.1", port=state.primary_port, database=DATABASE),
                 Route(
-                    name=DATABASE_READONLY,
+                    name=DEV_DATABASE,
+                    host="127.0.0.1",
+                    port=state.primary_port,
+                    database=DEV_DATABASE,
+                ),
+                Route(
+                    name=DEV_READONLY_DATABASE,
                     host="127.0.0.1",
                     port=state.replica_port,
-                    database=DATABASE,
+                    database=DEV_DATABASE,
                 ),
             ),
             listen_addresses=find_loopback_addresses(),
@@ -172,7 +180,7 @@ class Instance:
     def build_logins(self, state: State) -> tuple[Login, ...]:
         """Who may log in to PgBouncer."""
         return tuple(
-            Login(user=user, verifier=state.verifiers[user]) for user in (APP_USER, POOLER_ADMIN)
+            Login(user=user, verifier=state.verifiers[user]) for user in (DEV_USER, POOLER_ADMIN)
         )
 
     def write(self, path: Path, text: str, *, mode: int = 0o644) -> None:
@@ -199,26 +207,30 @@ class Instance:
         return os.fdopen(os.open(self.log(part), flags, 0o644), "ab")
 
     def ensure_folders(self) -> None:
-        """Make the home folder. Raises Refusal where the servers could not reach it."""
+        """Make the home folder. Raises CommandError where the servers could not reach it."""
         try:
             self.home.mkdir(parents=True, exist_ok=True)
             is_ours = self.exists() or (self.home / "lock").exists()
             if not is_ours and any(self.home.iterdir()):
-                raise Refusal(f"{self.home} holds other things: name a new or empty one in --home")
+                raise CommandError(
+                    f"{self.home} holds other things: name a new or empty one in --home"
+                )
         except OSError as error:
-            raise Refusal(
+            raise CommandError(
                 f"{error.filename}: {error.strerror}; choose another with --home"
             ) from None
         if set(str(self.home)) & set("'\"\\\n"):
-            raise Refusal(f"{self.home} has a quote or backslash in its name: use --home")
+            raise CommandError(f"{self.home} has a quote or backslash in its name: use --home")
         for folder in self.home.parents:
             if not self._can_enter(folder):
-                raise Refusal(
+                raise CommandError(
                     f"the servers run as {self.account.name}, who may not enter {folder}: "
                     f"chmod a+x {folder}, or choose another folder with --home"
                 )
         if not os.access(self.home, os.W_OK | os.X_OK):
-            raise Refusal(f"{self.home} is not writable for this user: choose another with --home")
+            raise CommandError(
+                f"{self.home} is not writable for this user: choose another with --home"
+            )
         (self.home / "logs").mkdir(exist_ok=True)
         for folder in (self.home, self.home / "logs"):
             self.give(folder)
@@ -235,14 +247,14 @@ class Instance:
 
     @contextmanager
     def lock(self) -> Generator[None]:
-        """Only one command changes an instance at a time. Raises Refusal when another does."""
+        """Only one command changes an instance at a time. Raises CommandError when another does."""
         self.ensure_folders()
         with (self.home / "lock").open("a+", encoding="utf-8") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 file.seek(0)
-                raise Refusal(
+                raise CommandError(
                     f"process {file.read().strip()} is at work on {self.home}: wait for it"
                 ) from None
             file.truncate(0)

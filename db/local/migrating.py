@@ -4,10 +4,11 @@ import os
 from dataclasses import dataclass
 
 from db import flyway, roles
-from db.local.instance import APP_USER, DATABASE, OWNER
+from db.local.instance import DEV_DATABASE, DEV_USER, OWNER
 from db.local.processes import run
-from db.local.report import Refusal
+from db.local.report import CommandError
 from db.local.servers import Postgres
+from db.migrations import calculate_checksums, find_migrations
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,23 +26,23 @@ def read_schema(primary: Postgres) -> Schema:
     """Compare Flyway's history with the migration files. Costs no Java."""
     history: list[dict[str, str]] = []
     is_there = primary.query(
-        "SELECT to_regclass('flyway_schema_history') IS NOT NULL AS yes", database=DATABASE
+        "SELECT to_regclass('flyway_schema_history') IS NOT NULL AS yes", database=DEV_DATABASE
     )
     if is_there[0]["yes"] == "t":
         history = primary.query(
             "SELECT version, script, checksum, success FROM flyway_schema_history "
             "ORDER BY installed_rank",
-            database=DATABASE,
+            database=DEV_DATABASE,
         )
     succeeded = [row for row in history if row["success"] == "t"]
     applied = {row["script"]: row["checksum"] for row in succeeded}
-    files = flyway.calculate_checksums(primary.instance.migrations)
+    files = calculate_checksums(primary.instance.migrations)
     return Schema(
         version=next((row["version"] for row in reversed(succeeded) if row["version"]), ""),
         applied=list(applied),
         pending=[
             m.script
-            for m in flyway.find_migrations(primary.instance.migrations)
+            for m in find_migrations(primary.instance.migrations)
             if m.script not in applied
         ],
         failed=[row["script"] for row in history if row["success"] != "t"],
@@ -53,14 +54,14 @@ def read_schema(primary: Postgres) -> Schema:
 
 
 def _has_roles(primary: Postgres) -> bool:
-    names = (APP_USER, *roles.POOLER_USERS, roles.READERS)
+    names = (DEV_USER, *roles.POOLER_USERS, roles.READERS)
     listed = ", ".join(f"'{name}'" for name in names)
     rows = primary.query(
         f"SELECT rolname FROM pg_roles WHERE rolname IN ({listed}) AND"
         f" CASE rolname WHEN '{roles.READERS}'"
         " THEN has_table_privilege(oid, to_regclass('flyway_schema_history'), 'SELECT')"
         f" ELSE pg_has_role(oid, to_regrole('{roles.WRITERS}'), 'MEMBER') END",
-        database=DATABASE,
+        database=DEV_DATABASE,
     )
     return len(rows) == len(names)
 
@@ -68,7 +69,7 @@ def _has_roles(primary: Postgres) -> bool:
 def migrate(primary: Postgres) -> str:
     """Apply what is pending, straight to the primary; returns Flyway's output.
 
-    Raises Refusal with Flyway's whole output. A migration is applied wholly or not at all, unless
+    Raises CommandError with Flyway's whole output. A migration is applied wholly or not at all, unless
     it commits by itself or cannot run in a transaction.
     """
     command, environment = build_run(primary)
@@ -77,7 +78,7 @@ def migrate(primary: Postgres) -> str:
         command, folder=primary.instance.migrations.parent, environment=inherited | environment
     )
     if status:
-        raise Refusal(
+        raise CommandError(
             f"Flyway refused or failed (its words are above); {_describe(primary)}", detail=output
         )
     return output
@@ -94,10 +95,10 @@ def build_run(primary: Postgres) -> tuple[list[str], dict[str, str]]:
         f"-callbackLocations=filesystem:{flyway.CALLBACKS}",
     )
     environment = flyway.build_environment(
-        url=flyway.build_url("127.0.0.1", primary.port, DATABASE),
+        url=flyway.build_url("127.0.0.1", primary.port, DEV_DATABASE),
         user=OWNER,
         password=state.passwords[OWNER],
-        options=roles.build_session_options(APP_USER, {APP_USER: state.verifiers[APP_USER]}),
+        options=roles.build_session_options(DEV_USER, {DEV_USER: state.verifiers[DEV_USER]}),
     )
     return command, environment
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from db.local.report import Refusal
+from db.local.report import CommandError
 
 _SERVER_ACCOUNT = "postgres"  # made by Debian's package; PostgreSQL and PgBouncer refuse root
 
@@ -31,7 +31,7 @@ class Account:
 
 @functools.cache
 def find_account() -> Account:
-    """Whom servers run as. Raises Refusal for root on a machine without a user for them."""
+    """Whom servers run as. Raises CommandError for root on a machine without a user for them."""
     uid = os.geteuid()
     if uid:
         return Account(
@@ -43,7 +43,7 @@ def find_account() -> Account:
     try:
         entry = pwd.getpwnam(_SERVER_ACCOUNT)
     except KeyError:
-        raise Refusal(
+        raise CommandError(
             f"root may not run PostgreSQL, and there is no user {_SERVER_ACCOUNT} to run it as: "
             f"useradd --system {_SERVER_ACCOUNT}"
         ) from None
@@ -97,7 +97,7 @@ class Process:
             except ProcessLookupError:
                 return True
             except PermissionError:
-                raise Refusal(
+                raise CommandError(
                     f"process {self.pid} ({self.title}) belongs to another user: "
                     f"sudo kill {self.pid}"
                 ) from None
@@ -218,7 +218,9 @@ def is_port_free(address: str, port: int) -> bool:
             if error.errno == errno.EADDRINUSE:
                 return False
             if error.errno == errno.EACCES:
-                raise Refusal(f"port {port} is reserved for root: choose one above 1023") from None
+                raise CommandError(
+                    f"port {port} is reserved for root: choose one above 1023"
+                ) from None
             raise
     return True
 

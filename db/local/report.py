@@ -9,7 +9,7 @@ from typing import TextIO
 _TERMINAL_COLUMNS = 79
 
 
-class Refusal(Exception):
+class CommandError(Exception):
     """Why a command stops: one line for the person, and a tool's own words, unabridged."""
 
     def __init__(self, line: str, *, detail: str = "") -> None:

@@ -14,18 +14,18 @@ from pathlib import Path
 
 from db import parameters, pgbouncer
 from db.local.instance import (
-    APP_USER,
-    DATABASE,
+    DEV_DATABASE,
+    DEV_USER,
     OWNER,
     POOLER_ADMIN,
     REPLICATOR,
     SLOT,
     SUPERUSER,
-    Instance,
+    LocalInstance,
     State,
 )
 from db.local.processes import Process, find_processes, launch, read_process, run
-from db.local.report import Refusal
+from db.local.report import CommandError
 from db.local.tools import Tools
 
 # Crash recovery after a hard stop may replay up to max_wal_size; a healthy start takes 0.1 s.
@@ -41,7 +41,7 @@ host replication {REPLICATOR} 127.0.0.1/32 scram-sha-256
 """
 
 # This machine's own: where it listens, and sizes for a laptop that runs other things too.
-HERE = {
+LOCALHOST_SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
     "shared_buffers": "64MB",
@@ -55,7 +55,7 @@ HERE = {
 
 def query(
     tools: Tools,
-    instance: Instance,
+    instance: LocalInstance,
     sql: str,
     *,
     port: int,
@@ -65,7 +65,7 @@ def query(
 ) -> list[dict[str, str]]:
     """Ask a server through psql: one record a row. The SQL goes in by standard input.
 
-    Raises Refusal with the server's own words.
+    Raises CommandError with the server's own words.
     """
     finished = subprocess.run(
         [tools.postgres("psql"), "--no-psqlrc", "--quiet", "--csv", "--set", "ON_ERROR_STOP=1"],
@@ -76,7 +76,7 @@ def query(
         check=False,
     )
     if finished.returncode:
-        raise Refusal(
+        raise CommandError(
             f"{database} at {host}:{port} did not answer {user} as it should",
             detail=finished.stderr,
         )
@@ -84,7 +84,7 @@ def query(
 
 
 def client_environment(
-    instance: Instance, *, host: str, port: int, user: str, database: str
+    instance: LocalInstance, *, host: str, port: int, user: str, database: str
 ) -> dict[str, str]:
     """What libpq reads, and nothing of the caller's own PG* variables; passwords by file."""
     return _clean_environment() | {
@@ -108,7 +108,7 @@ class Postgres:
     """One PostgreSQL server: the primary, or the replica that streams from it."""
 
     name: str
-    instance: Instance
+    instance: LocalInstance
     tools: Tools
     state: State
     data: Path
@@ -137,7 +137,7 @@ class Postgres:
 
     def render(self) -> dict[Path, str]:
         """Its configuration files."""
-        settings = parameters.localhost_parameters() | HERE
+        settings = parameters.localhost_parameters() | LOCALHOST_SETTINGS
         settings |= {"port": str(self.port), "cluster_name": self.cluster_name}
         if self.name == "replica":
             settings |= {
@@ -153,16 +153,16 @@ class Postgres:
         }
 
     def check_major(self) -> None:
-        """Raises Refusal where another PostgreSQL major made the data directory."""
+        """Raises CommandError where another PostgreSQL major made the data directory."""
         major = (self.data / "PG_VERSION").read_text(encoding="ascii").strip()
         if major != str(parameters.POSTGRES_MAJOR):
-            raise Refusal(
+            raise CommandError(
                 f"{self.data} was made by PostgreSQL {major}, and this project runs "
                 f"{parameters.POSTGRES_MAJOR}: move it away or pg_upgrade it (nothing was changed)"
             )
 
     def start(self) -> None:
-        """Start it, and wait until it takes connections. Raises Refusal with its own words."""
+        """Start it, and wait until it takes connections. Raises CommandError with its own words."""
         self._clear_remains()
         log = self.instance.log(self.name)
         said = _LogTail(log)
@@ -173,10 +173,10 @@ class Postgres:
         ]  # fmt: skip
         try:
             _run(self.instance, start)
-        except Refusal as refusal:
-            raise Refusal(
+        except CommandError as error:
+            raise CommandError(
                 f"the {self.name} did not start (its log: {log})",
-                detail=f"{refusal.detail}\n{said.read()}",
+                detail=f"{error.detail}\n{said.read()}",
             ) from None
 
     def stop(self) -> None:
@@ -212,9 +212,9 @@ class Postgres:
 class PgBouncer:
     """The pooler in front of both."""
 
-    instance: Instance
+    instance: LocalInstance
     tools: Tools
-    settings: pgbouncer.Pooler
+    settings: pgbouncer.PgBouncerSettings
     logins: tuple[pgbouncer.Login, ...]
     name: str = "pool"
 
@@ -263,12 +263,12 @@ class PgBouncer:
         while True:
             try:
                 self.check_identity()
-            except Refusal as refusal:
+            except CommandError as error:
                 if process.poll() is not None or time.monotonic() > deadline:
-                    raise Refusal(
+                    raise CommandError(
                         f"PgBouncer did not start on port {self.settings.listen_port} "
                         f"(its log: {log})",
-                        detail=f"{said.read()}\n{refusal.detail}",
+                        detail=f"{said.read()}\n{error.detail}",
                     ) from None
                 time.sleep(0.02)
             else:
@@ -276,7 +276,7 @@ class PgBouncer:
                 return
 
     def check_identity(self) -> None:
-        """Ask who answers on each address. Raises Refusal when one is not this PgBouncer.
+        """Ask who answers on each address. Raises CommandError when one is not this PgBouncer.
 
         The path of its auth file is this instance's own, and the console tells it only to those
         who have its password.
@@ -285,13 +285,15 @@ class PgBouncer:
             rows = self.query("SHOW CONFIG;", host=address)
             answers = {row["key"]: row["value"] for row in rows if "key" in row}
             if answers.get("auth_file") != str(self.instance.auth_file):
-                raise Refusal(f"another server answers at {address}:{self.settings.listen_port}")
+                raise CommandError(
+                    f"another server answers at {address}:{self.settings.listen_port}"
+                )
 
     def is_answering(self) -> bool:
         """Whether it answers on every address."""
         try:
             self.check_identity()
-        except Refusal:
+        except CommandError:
             return False
         return True
 
@@ -335,19 +337,19 @@ def stop_postgres(data: Path) -> None:
     """Stop the server of that data directory; nothing happens where none runs."""
     process = find_postmaster(data)
     if process and not process.end(signal.SIGINT, signal.SIGQUIT, patience_seconds=_STOP_SECONDS):
-        raise Refusal(f"PostgreSQL on {data} (process {process.pid}) does not stop")
+        raise CommandError(f"PostgreSQL on {data} (process {process.pid}) does not stop")
 
 
-def stop_pooler(instance: Instance) -> None:
+def stop_pooler(instance: LocalInstance) -> None:
     """Stop this instance's PgBouncer; nothing happens where none runs."""
     process = find_pooler(instance)
     if process and not process.end(
         signal.SIGINT, signal.SIGQUIT, signal.SIGKILL, patience_seconds=2
     ):
-        raise Refusal(f"PgBouncer (process {process.pid}) does not stop")
+        raise CommandError(f"PgBouncer (process {process.pid}) does not stop")
 
 
-def stop_all(instance: Instance) -> None:
+def stop_all(instance: LocalInstance) -> None:
     """Stop every server of an instance, clients' end first; needs no tools and no state."""
     stop_pooler(instance)
     stop_postgres(instance.primary_data)
@@ -357,7 +359,7 @@ def stop_all(instance: Instance) -> None:
 Server = Postgres | PgBouncer
 
 
-def find_pooler(instance: Instance) -> Process | None:
+def find_pooler(instance: LocalInstance) -> Process | None:
     """The PgBouncer that was started with this instance's pgbouncer.ini, whoever started it."""
     ini = str(instance.pooler_ini)
     return _find("pgbouncer", lambda process: process.command[-1] == ini)
@@ -425,14 +427,14 @@ def prepare_roles(primary: Postgres) -> None:
         SELECT $$ALTER ROLE {name} PASSWORD '{verifiers[name]}'$$ FROM pg_authid
          WHERE rolname = '{name}' AND rolpassword IS DISTINCT FROM '{verifiers[name]}' \\gexec
         """
-        for name in (*roles, APP_USER)
+        for name in (*roles, DEV_USER)
     )
     primary.query(
         f"""{ensure_roles}
         SELECT 'ALTER ROLE {OWNER} CREATEROLE' FROM pg_roles
          WHERE rolname = '{OWNER}' AND NOT rolcreaterole \\gexec
-        SELECT 'CREATE DATABASE {DATABASE} OWNER {OWNER}'
-         WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = '{DATABASE}') \\gexec
+        SELECT 'CREATE DEV_DATABASE {DEV_DATABASE} OWNER {OWNER}'
+         WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = '{DEV_DATABASE}') \\gexec
         SELECT pg_create_physical_replication_slot('{SLOT}', true)
          WHERE NOT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = '{SLOT}');
         """
@@ -440,9 +442,9 @@ def prepare_roles(primary: Postgres) -> None:
 
 
 def _run(
-    instance: Instance, command: list[str], *, environment: dict[str, str] | None = None
+    instance: LocalInstance, command: list[str], *, environment: dict[str, str] | None = None
 ) -> None:
-    """Run one of PostgreSQL's programs as the servers' account. Raises Refusal with its words."""
+    """Run one of PostgreSQL's programs as the servers' account. Raises CommandError with its words."""
     status, output = run(
         command,
         folder=instance.home,
@@ -450,10 +452,10 @@ def _run(
         account=instance.account,
     )
     if status:
-        raise Refusal(f"{Path(command[0]).name} failed with status {status}", detail=output)
+        raise CommandError(f"{Path(command[0]).name} failed with status {status}", detail=output)
 
 
-def _make_partial(instance: Instance, data: Path) -> Path:
+def _make_partial(instance: LocalInstance, data: Path) -> Path:
     """An empty folder beside a data directory, to be renamed to it once complete."""
     partial = data.with_suffix(".partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -465,7 +467,7 @@ def _make_partial(instance: Instance, data: Path) -> Path:
 def _raise_descriptor_limit(needed: int) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < needed:
-        raise Refusal(
+        raise CommandError(
             f"this machine allows {hard} open files a process and PgBouncer needs {needed}: "
             f"ulimit -Hn {needed}"
         )

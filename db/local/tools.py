@@ -22,7 +22,7 @@ from pathlib import Path
 from db.flyway import IMAGE_FOLDER, JAVA_MAJOR_MINIMUM
 from db.local.instance import PROJECT
 from db.local.processes import ended_on_failure, launch
-from db.local.report import Refusal, Report
+from db.local.report import CommandError, Report
 from db.parameters import POSTGRES_MAJOR
 
 PGBOUNCER_MINIMUM = (1, 24)  # max_db_client_connections, and SIGTERM that waits for clients
@@ -59,7 +59,7 @@ class Tools:
 
 
 def ensure_tools(report: Report) -> Tools:
-    """Find every tool, installing what is missing. Raises Refusal with one line on what to do."""
+    """Find every tool, installing what is missing. Raises CommandError with one line on what to do."""
     if not _is_complete():
         TOOLS.mkdir(parents=True, exist_ok=True)
         with (TOOLS / "lock").open("w", encoding="ascii") as lock:
@@ -75,7 +75,7 @@ def ensure_tools(report: Report) -> Tools:
 
 
 def ensure_container_tools(report: Report) -> None:
-    """Install what builds and runs the images in the tests. Raises Refusal where that cannot be.
+    """Install what builds and runs the images in the tests. Raises CommandError where that cannot be.
 
     PgBouncer's source too, which takes the place of upstream's where only Debian is reached.
     """
@@ -89,10 +89,12 @@ def ensure_container_tools(report: Report) -> None:
 
 
 def find_tools() -> Tools:
-    """Find every tool, and install nothing. Raises Refusal where one is missing or does not fit."""
+    """Find every tool, and install nothing. Raises CommandError where one is missing or does not fit."""
     pgbouncer = _find_pgbouncer()
     if not pgbouncer or not _has_jars():
-        raise Refusal(f"{'Flyway' if pgbouncer else 'PgBouncer'} is missing: make up installs it")
+        raise CommandError(
+            f"{'Flyway' if pgbouncer else 'PgBouncer'} is missing: make up installs it"
+        )
     return Tools(
         postgres_folder=_check_postgres(),
         pgbouncer=pgbouncer,
@@ -146,7 +148,7 @@ def _check_postgres() -> Path:
     folder = Path(os.environ.get(_POSTGRES_VARIABLE) or _DEBIANS_POSTGRES)
     version = _read_version(folder / "postgres", _POSTGRES_SAYS)
     if version.split(".")[0] != str(POSTGRES_MAJOR):
-        raise Refusal(
+        raise CommandError(
             f"in {folder} postgres is {version or 'missing'}: name a folder with PostgreSQL "
             f"{POSTGRES_MAJOR}'s programs in {_POSTGRES_VARIABLE}"
         )
@@ -173,7 +175,7 @@ def _find_pgbouncer() -> Path | None:
     if chosen:
         version = read_pgbouncer_version(chosen)
         if not _is_new_enough(version):
-            raise Refusal(
+            raise CommandError(
                 f"{_PGBOUNCER_VARIABLE} is {chosen}, which is "
                 f"{f'PgBouncer {version}' if version else 'no PgBouncer that runs'}: name one of "
                 f"{'.'.join(map(str, PGBOUNCER_MINIMUM))} or newer, or unset it"
@@ -226,7 +228,7 @@ def _build_pgbouncer(report: Report) -> None:
     jobs = f"-j{os.cpu_count() or 1}"
     _run_step(report, f"{text} compile", ["make", jobs, "pgbouncer"], log=log, folder=source)
     if not _is_new_enough(read_pgbouncer_version(source / "pgbouncer")):
-        raise Refusal(
+        raise CommandError(
             f"the PgBouncer built does not run, or is older than "
             f"{'.'.join(map(str, PGBOUNCER_MINIMUM))}: name a newer one in {_PGBOUNCER_VARIABLE}"
         )
@@ -251,7 +253,7 @@ def _find_debian_sources() -> str:
         if origin == "Debian" and label in suites:
             lines.add(f"deb-src {signed} {uri} {suites[label]} main\n")
     if not lines:
-        raise Refusal(
+        raise CommandError(
             f"PgBouncer is missing or older than {'.'.join(map(str, PGBOUNCER_MINIMUM))}, and this "
             "system has no Debian mirror to build a newer one from: install one and name it in "
             f"{_PGBOUNCER_VARIABLE}"
@@ -268,7 +270,7 @@ def _check_java() -> Path:
     found = _find_java()
     major = _read_version(found, r'(?<=version ")\d+')
     if not major or int(major) < JAVA_MAJOR_MINIMUM:
-        raise Refusal(
+        raise CommandError(
             f"{found or 'java'} is {f'Java {major}' if major else 'no Java that runs'}, and Flyway "
             f"needs {JAVA_MAJOR_MINIMUM} or newer: install one, or name it in JAVA_HOME"
         )
@@ -308,7 +310,7 @@ def _fetch_jars(report: Report) -> None:
     fetched = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in partial.glob("*.jar")}
     for name in sorted(fetched.keys() | pinned.keys()):
         if fetched.get(name) != pinned.get(name):
-            raise Refusal(
+            raise CommandError(
                 f"db/images/flyway/jars.sha256: {name} has sum {fetched.get(name, '(missing)')}, "
                 f"pinned is {pinned.get(name, '(none)')}: if pom.xml changed on purpose, make lock"
             )
@@ -318,13 +320,13 @@ def _fetch_jars(report: Report) -> None:
 
 
 def _install(report: Report, missing: dict[str, list[str]]) -> None:
-    """Install Debian's packages, by what they are for. Raises Refusal where that cannot be."""
+    """Install Debian's packages, by what they are for. Raises CommandError where that cannot be."""
     what = ", ".join(missing)
     packages = [package for packages in missing.values() for package in packages]
     names = " ".join(packages)
     hint = f"name your own in {_POSTGRES_VARIABLE}, {_PGBOUNCER_VARIABLE}, JAVA_HOME, PATH"
     if not shutil.which("apt-get"):
-        raise Refusal(f"missing, on a system without apt: {what} (Debian's {names}): {hint}")
+        raise CommandError(f"missing, on a system without apt: {what} (Debian's {names}): {hint}")
     prefix = _become_root(f"missing: {what}: as root, apt-get install {names}; or {hint}")
     install = [
         *prefix, "env", "DEBIAN_FRONTEND=noninteractive",
@@ -336,7 +338,7 @@ def _install(report: Report, missing: dict[str, list[str]]) -> None:
     with _no_cluster_from_debian(prefix):
         try:
             _run_step(report, text, install, log=log)
-        except Refusal:
+        except CommandError:
             # A new machine has no package lists yet, and old lists name versions that are gone.
             update = [*prefix, "apt-get", "update"]
             _run_step(report, "reading the package lists", update, log=log, hint=_NETWORK)
@@ -351,7 +353,7 @@ def _become_root(refusal: str) -> list[str]:
         ask = ["sudo", "-v"] if sys.stdin.isatty() else ["sudo", "-n", "true"]
         if subprocess.run(ask, stderr=subprocess.DEVNULL, check=False).returncode == 0:
             return ["sudo", "-n"]
-    raise Refusal(refusal)
+    raise CommandError(refusal)
 
 
 def _run_step(
@@ -365,7 +367,7 @@ def _run_step(
 ) -> None:
     """Run a long command as a step: its output goes to a log, its last line is shown.
 
-    Raises Refusal with the command's whole output when it fails.
+    Raises CommandError with the command's whole output when it fails.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with report.step(text) as show, log.open("wb") as output:
@@ -377,7 +379,7 @@ def _run_step(
                 show(_read_last_line(log))
                 time.sleep(0.1)
     if process.returncode:
-        raise Refusal(
+        raise CommandError(
             f"{text}: {Path(command[0]).name} failed with status {process.returncode} "
             f"(its words are above and in {log}{'; ' if hint else ''}{hint})",
             detail=_COLOURS.sub("", log.read_text(encoding="utf-8", errors="replace")),
@@ -421,4 +423,4 @@ def _run_as_root(prefix: list[str], script: str) -> None:
         [*prefix, "sh", "-c", script], capture_output=True, text=True, check=False
     )
     if finished.returncode:
-        raise Refusal(f"as root, this failed: {script}", detail=finished.stderr)
+        raise CommandError(f"as root, this failed: {script}", detail=finished.stderr)

@@ -57,7 +57,7 @@ class MigrationError(Exception):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class TaskLocation:
     """Where the task runs; from the function's environment, by the names of the fields."""
 
     cluster: str
@@ -68,7 +68,7 @@ class Place:
     container: str
 
     @classmethod
-    def read(cls) -> "Place":
+    def read(cls) -> "TaskLocation":
         """Raises KeyError for what the stack did not set."""
         return cls(**{field.name: os.environ[field.name.upper()] for field in fields(cls)})
 
@@ -85,20 +85,20 @@ class Place:
 
 def on_event(event: Event, _context: object) -> Event:
     now = datetime.now(UTC)
-    return start(event, Place.read(), ecs=boto3.client("ecs", config=START_CLIENT), now=now)
+    return start(event, TaskLocation.read(), ecs=boto3.client("ecs", config=START_CLIENT), now=now)
 
 
 def is_complete(event: Event, _context: object) -> Event:
     return watch(
         event,
-        Place.read(),
+        TaskLocation.read(),
         ecs=boto3.client("ecs", config=WATCH_CLIENT),
         logs=boto3.client("logs", config=WATCH_CLIENT),
         now=datetime.now(UTC),
     )
 
 
-def start(event: Event, place: Place, *, ecs: Any, now: datetime) -> Event:  # noqa: ANN401
+def start(event: Event, location: TaskLocation, *, ecs: Any, now: datetime) -> Event:  # noqa: ANN401
     """Start the event's task, unless it was started before.
 
     Raises MigrationError where it cannot start, or where another migration runs.
@@ -108,7 +108,7 @@ def start(event: Event, place: Place, *, ecs: Any, now: datetime) -> Event:  # n
         _log("nothing is touched: the schema stays as it is", event)
         return answer
     try:
-        return answer | {"TaskArn": _start(event, place, ecs), "StartedAt": now.isoformat()}
+        return answer | {"TaskArn": _start(event, location, ecs), "StartedAt": now.isoformat()}
     except (MigrationError, BotoCoreError, ClientError) as error:
         if not is_rollback(event):
             raise
@@ -116,9 +116,9 @@ def start(event: Event, place: Place, *, ecs: Any, now: datetime) -> Event:  # n
         return answer
 
 
-def _start(event: Event, place: Place, ecs: Any) -> str:  # noqa: ANN401
+def _start(event: Event, location: TaskLocation, ecs: Any) -> str:  # noqa: ANN401
     started_by = _STARTED_BY + event["RequestId"]
-    tasks = list(_find_tasks(place, ecs))
+    tasks = list(_find_tasks(location, ecs))
     for task in tasks:
         if task.get("startedBy") == started_by:
             _log("it was started before", event, task=task["taskArn"])
@@ -130,7 +130,7 @@ def _start(event: Event, place: Place, ecs: Any) -> str:  # noqa: ANN401
                 f"{task.get('startedBy') or 'somebody'} at {task.get('createdAt', '?')}. Nothing "
                 "was started. Wait for its end, or stop it (aws ecs stop-task); deploy again"
             )
-    return _run(event, place, started_by, ecs)
+    return _run(event, location, started_by, ecs)
 
 
 def is_rollback(event: Event) -> bool:
@@ -143,12 +143,12 @@ def is_rollback(event: Event) -> bool:
     return revision(event["ResourceProperties"]) < revision(event.get("OldResourceProperties", {}))
 
 
-def watch(event: Event, place: Place, *, ecs: Any, logs: Any, now: datetime) -> Event:  # noqa: ANN401
+def watch(event: Event, location: TaskLocation, *, ecs: Any, logs: Any, now: datetime) -> Event:  # noqa: ANN401
     """Whether the event's task is over. Raises MigrationError where it did not end well."""
     if not event.get("TaskArn"):
         return {"IsComplete": True}
     try:
-        return {"IsComplete": _is_over(event, place, ecs=ecs, logs=logs, now=now)}
+        return {"IsComplete": _is_over(event, location, ecs=ecs, logs=logs, now=now)}
     except (BotoCoreError, ClientError) as error:
         if not _is_passing(error):
             raise
@@ -161,34 +161,34 @@ def watch(event: Event, place: Place, *, ecs: Any, logs: Any, now: datetime) -> 
         return {"IsComplete": True}
 
 
-def _is_over(event: Event, place: Place, *, ecs: Any, logs: Any, now: datetime) -> bool:  # noqa: ANN401
+def _is_over(event: Event, location: TaskLocation, *, ecs: Any, logs: Any, now: datetime) -> bool:  # noqa: ANN401
     arn = event["TaskArn"]
-    tasks = ecs.describe_tasks(cluster=place.cluster, tasks=[arn])["tasks"]
+    tasks = ecs.describe_tasks(cluster=location.cluster, tasks=[arn])["tasks"]
     if not tasks:
         if now - datetime.fromisoformat(event["StartedAt"]) < _TASK_PATIENCE:
             return False
         raise MigrationError(
             f"ECS knows nothing of task {arn} any more. Its log may tell how it ended: "
-            f"{_name_log(place, arn)}. Deploying again is safe"
+            f"{_name_log(location, arn)}. Deploying again is safe"
         )
     (task,) = tasks
     if task["lastStatus"] != "STOPPED":
         if task["desiredStatus"] != "STOPPED" and now - task.get("createdAt", now) > DEADLINE:
-            ecs.stop_task(cluster=place.cluster, task=arn, reason=_STOPPED_BY_US)
+            ecs.stop_task(cluster=location.cluster, task=arn, reason=_STOPPED_BY_US)
             _log("stopped: longer than a deploy may last", event, task=arn)
         return False
-    container = next((c for c in task["containers"] if c["name"] == place.container), {})
+    container = next((c for c in task["containers"] if c["name"] == location.container), {})
     if container.get("exitCode") == 0:
         _log("migrated", event, task=arn)
         return True
-    lines = _read_log(place, arn, logs)
+    lines = _read_log(location, arn, logs)
     reason = explain(task, container, lines)
     is_told = reason is not None and (lines or container.get("exitCode") is None)
     if not is_told and now - task.get("stoppedAt", now) < _LOG_PATIENCE:
         return False
     _log("failed", event, task=arn, stop_code=task.get("stopCode"), exit=container.get("exitCode"))
     raise MigrationError(
-        fit(reason or _quote_end(lines), end=f"\nWhole output: {_name_log(place, arn)}")
+        fit(reason or _quote_end(lines), end=f"\nWhole output: {_name_log(location, arn)}")
     )
 
 
@@ -294,13 +294,13 @@ def fit(text: str, *, end: str, limit: int = REASON_BYTES) -> str:
     return text[: low - low // 3] + cut + text[len(text) - low // 3 :] + end
 
 
-def _run(event: Event, place: Place, started_by: str, ecs: Any) -> str:  # noqa: ANN401
+def _run(event: Event, location: TaskLocation, started_by: str, ecs: Any) -> str:  # noqa: ANN401
     answer = ecs.run_task(
-        cluster=place.cluster,
+        cluster=location.cluster,
         taskDefinition=event["ResourceProperties"]["TaskDefinition"],
         launchType="FARGATE",
         platformVersion="1.4.0",
-        networkConfiguration=place.network,
+        networkConfiguration=location.network,
         count=1,
         startedBy=started_by,
         # The same event again finds the same task, even one that has ended.
@@ -315,13 +315,13 @@ def _run(event: Event, place: Place, started_by: str, ecs: Any) -> str:  # noqa:
     return str(task["taskArn"])
 
 
-def _find_tasks(place: Place, ecs: Any) -> Iterator[Event]:  # noqa: ANN401
+def _find_tasks(location: TaskLocation, ecs: Any) -> Iterator[Event]:  # noqa: ANN401
     """The cluster's tasks, which are all Flyway's; those that have stopped for about an hour."""
     pages = ecs.get_paginator("list_tasks")
     for status in ("RUNNING", "STOPPED"):
-        for page in pages.paginate(cluster=place.cluster, desiredStatus=status):
+        for page in pages.paginate(cluster=location.cluster, desiredStatus=status):
             if page["taskArns"]:
-                yield from ecs.describe_tasks(cluster=place.cluster, tasks=page["taskArns"])[
+                yield from ecs.describe_tasks(cluster=location.cluster, tasks=page["taskArns"])[
                     "tasks"
                 ]
 
@@ -333,15 +333,15 @@ def _is_passing(error: BotoCoreError | ClientError) -> bool:
     return status >= 500 or error.response["Error"]["Code"] in _PASSING
 
 
-def _read_log(place: Place, arn: str, logs: Any) -> list[str]:  # noqa: ANN401
+def _read_log(location: TaskLocation, arn: str, logs: Any) -> list[str]:  # noqa: ANN401
     """The last lines of a task's output; none where it has not written any yet."""
     lines: list[str] = []
     more: dict[str, str] = {}
     for _page in range(2):  # one may be empty though there are events before it
         try:
             answer = logs.get_log_events(
-                logGroupName=place.log_group,
-                logStreamName=_stream(place, arn),
+                logGroupName=location.log_group,
+                logStreamName=_stream(location, arn),
                 limit=_LOG_LINES,
                 startFromHead=False,
                 **more,
@@ -359,12 +359,12 @@ def _quote_end(lines: list[str]) -> str:
     return "\n".join(["the migration failed:", *lines]) if lines else "the migration said nothing"
 
 
-def _stream(place: Place, arn: str) -> str:
-    return f"{place.log_prefix}/{place.container}/{arn.rpartition('/')[2]}"
+def _stream(location: TaskLocation, arn: str) -> str:
+    return f"{location.log_prefix}/{location.container}/{arn.rpartition('/')[2]}"
 
 
-def _name_log(place: Place, arn: str) -> str:
-    return f"log group {place.log_group}, stream {_stream(place, arn)}"
+def _name_log(location: TaskLocation, arn: str) -> str:
+    return f"log group {location.log_group}, stream {_stream(location, arn)}"
 
 
 def _log(message: str, event: Event, **more: object) -> None:

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import asdict
 from types import FrameType
 
-from db.local.report import Refusal, Report
-from tests.bench import places, serving, starting, synthesizing
+from db.local.report import CommandError, Report
+from tests.bench import instances, serving, starting, synthesizing
 from tests.bench.figures import Table, render
 
 _INTERRUPTED = 130  # 128 + SIGINT, as a shell says it
@@ -32,10 +32,10 @@ def main(arguments: list[str]) -> int:
     started = time.monotonic()
     try:
         tables = _measure([options.only] if options.only else ["synth", "starting", *_SERVING])
-    except Refusal as refusal:
-        if refusal.detail:
-            print(refusal.detail, file=sys.stderr)
-        print(f"bench: {refusal}", file=sys.stderr)
+    except CommandError as error:
+        if error.detail:
+            print(error.detail, file=sys.stderr)
+        print(f"bench: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("bench: interrupted; its servers are stopped, its folder is gone", file=sys.stderr)
@@ -66,7 +66,7 @@ def _interrupt_once(_number: int, _frame: FrameType | None) -> None:
 def _measure(names: list[str]) -> list[Table]:
     report = Report()
     tables: list[Table] = []
-    with places.make_folder() as folder:
+    with instances.make_folder() as folder:
         if "synth" in names:
             tables.append(synthesizing.measure(folder, report))
         if "starting" in names:

@@ -14,11 +14,11 @@ import asyncpg
 
 from db.local import development
 from db.local.development import Servers
-from db.local.instance import APP_USER, DATABASE
-from db.local.report import Refusal, Report
+from db.local.instance import DEV_DATABASE, DEV_USER
+from db.local.report import CommandError, Report
 from db.local.servers import Postgres, Server, client_environment
 from db.local.tools import ensure_tools
-from tests.bench import places
+from tests.bench import instances
 from tests.bench.accounting import read_memory_bytes, read_settled_cpu_seconds
 from tests.bench.figures import Figure, Table, compare
 
@@ -50,10 +50,10 @@ class Way:
     servers: tuple[Server, ...]
 
     def find_process_ids(self) -> list[int]:
-        """The servers' processes, as of now. Raises Refusal when one does not run."""
+        """The servers' processes, as of now. Raises CommandError when one does not run."""
         processes = [server.find() for server in self.servers]
         if None in processes:
-            raise Refusal(f"a server of the {self.name} way is gone")
+            raise CommandError(f"a server of the {self.name} way is gone")
         return [process.pid for process in processes if process]
 
 
@@ -68,9 +68,9 @@ class Crowd:
 @contextmanager
 def start_servers(folder: Path, report: Report) -> Generator[Servers]:
     """One database for all that is measured here."""
-    with places.make_instance(folder, "serving") as instance:
+    with instances.make_instance(folder, "serving") as instance:
         with report.step("bringing up a database"):
-            places.bring_up(instance)
+            instances.bring_up(instance)
         yield development.build_servers(instance, ensure_tools(report), instance.read_state())
 
 
@@ -127,7 +127,7 @@ def _measure_login_seconds(servers: Servers, way: Way) -> float:
 
 
 def _log_in(servers: Servers, way: Way, *, count: int) -> None:
-    """Connect, SELECT 1 and disconnect that often. Raises Refusal with pgbench's words."""
+    """Connect, SELECT 1 and disconnect that often. Raises CommandError with pgbench's words."""
     primary = servers.primary
     clients = str(_LOGIN_CLIENTS)
     finished = subprocess.run(
@@ -137,14 +137,14 @@ def _log_in(servers: Servers, way: Way, *, count: int) -> None:
         ],
         input="SELECT 1;",
         env=client_environment(
-            primary.instance, host="127.0.0.1", port=way.port, user=APP_USER, database=DATABASE
+            primary.instance, host="127.0.0.1", port=way.port, user=DEV_USER, database=DEV_DATABASE
         ),
         capture_output=True,
         text=True,
         check=False,
     )  # fmt: skip
     if finished.returncode:
-        raise Refusal(f"pgbench failed ({way.name})", detail=finished.stderr)
+        raise CommandError(f"pgbench failed ({way.name})", detail=finished.stderr)
 
 
 def measure_greedy(servers: Servers, report: Report) -> Table:
@@ -227,7 +227,7 @@ async def _run_many(servers: Servers, way: Way) -> Crowd:
     attempts = await _connect_all(servers, way, _MANY_CLIENTS)
     refusals = [attempt for attempt in attempts if isinstance(attempt, str)]
     if refusals:
-        raise Refusal(f"{len(refusals)} clients were refused ({way.name})", detail=refusals[0])
+        raise CommandError(f"{len(refusals)} clients were refused ({way.name})", detail=refusals[0])
     connections = [attempt for attempt in attempts if isinstance(attempt, asyncpg.Connection)]
     await asyncio.gather(*(_insert(connection) for connection in connections))  # it is prepared now
     latencies = await asyncio.gather(*map(_run_transactions, connections))
@@ -261,8 +261,8 @@ async def _connect_all(servers: Servers, way: Way, count: int) -> list[asyncpg.C
                 connection = await asyncpg.connect(
                     host="127.0.0.1",
                     port=way.port,
-                    user=APP_USER,
-                    database=DATABASE,
+                    user=DEV_USER,
+                    database=DEV_DATABASE,
                     passfile=str(servers.primary.instance.passfile),
                     ssl=False,
                 )

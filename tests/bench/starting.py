@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from db.local import development
-from db.local.instance import REPLICATOR, SLOT, SUPERUSER, Instance
+from db.local.instance import REPLICATOR, SLOT, SUPERUSER, LocalInstance
 from db.local.migrating import build_run
 from db.local.processes import Account, launch, run
-from db.local.report import Refusal, Report
+from db.local.report import CommandError, Report
 from db.local.servers import PgBouncer, Postgres, prepare_roles
 from db.local.tools import ensure_tools
-from tests.bench import places
+from tests.bench import instances
 from tests.bench.figures import Figure, Table, compare
 
 _ROUNDS = 4
@@ -101,23 +101,23 @@ def _measure_round(folder: Path, number: int) -> Round:
 
 
 def _measure_whole(folder: Path, number: int) -> Whole:
-    with places.make_instance(folder, f"whole{number}") as instance:
-        cold = places.bring_up(instance)
-        unchanged = places.bring_up(instance)
+    with instances.make_instance(folder, f"whole{number}") as instance:
+        cold = instances.bring_up(instance)
+        unchanged = instances.bring_up(instance)
         development.take_down(instance)
         tools = ensure_tools(Report())
         servers = development.build_servers(instance, tools, instance.read_state())
         bare_start = _start_postgres(servers.primary)
         development.take_down(instance)
-        warm = places.bring_up(instance)
+        warm = instances.bring_up(instance)
     return Whole(cold=cold, unchanged=unchanged, bare_start=bare_start, warm=warm)
 
 
 def _measure_parts(folder: Path, number: int) -> dict[str, float]:
     """Seconds of each program by itself; the configuration in between is not counted."""
-    with places.make_instance(folder, f"parts{number}") as instance:
+    with instances.make_instance(folder, f"parts{number}") as instance:
         with instance.lock():
-            state = instance.ensure_state(port=places.find_port())
+            state = instance.ensure_state(port=instances.find_port())
         servers = development.build_servers(instance, ensure_tools(Report()), state)
         parts = {"initdb": _make_primary(servers.primary)}
         parts["PostgreSQL"] = _start_postgres(servers.primary)
@@ -199,7 +199,7 @@ def _start_pooler(pool: PgBouncer) -> float:
         )
     while not _accepts_connections(pool.settings.listen_port):
         if process.poll() is not None or time.monotonic() > started + _START_SECONDS:
-            raise Refusal("PgBouncer did not start", detail=log.read_text(encoding="utf-8"))
+            raise CommandError("PgBouncer did not start", detail=log.read_text(encoding="utf-8"))
         time.sleep(0.001)
     process.returncode = 0  # stopped with the instance: subprocess need not warn
     return time.monotonic() - started
@@ -216,19 +216,19 @@ def _write_configuration(server: Postgres | PgBouncer) -> None:
 
 
 def _time(
-    instance: Instance,
+    instance: LocalInstance,
     command: list[str],
     *,
     environment: dict[str, str] | None = None,
     account: Account | None = None,
     folder: Path | None = None,
 ) -> float:
-    """Seconds that a program runs. Raises Refusal with its words."""
+    """Seconds that a program runs. Raises CommandError with its words."""
     started = time.monotonic()
     status, output = run(
         command, folder=folder or instance.home, environment=environment, account=account
     )
     seconds = time.monotonic() - started
     if status:
-        raise Refusal(f"{Path(command[0]).name} failed with status {status}", detail=output)
+        raise CommandError(f"{Path(command[0]).name} failed with status {status}", detail=output)
     return seconds

@@ -8,10 +8,10 @@ import sys
 import time
 from pathlib import Path
 
-from db.local.report import Refusal, Report
-from tests import snapshots
+from db.local.report import CommandError, Report
 from tests.bench.figures import Figure, Table, compare
-from tests.synthesis import CONTEXT, PROJECT, Synthesis, synthesize_audited
+from tests.support.synthesis import CONTEXT, PROJECT, Synthesis, synthesize_audited
+from tests.synth import snapshots
 
 _ROUNDS = 5
 _EMPTY_APP = "import aws_cdk; aws_cdk.App().synth()"
@@ -68,7 +68,7 @@ def _synthesize(arguments: list[str], folder: Path, *, is_validated: bool) -> fl
     )
     seconds = time.monotonic() - started
     if finished.returncode != 0:
-        raise Refusal("a synth failed", detail=finished.stderr)
+        raise CommandError("a synth failed", detail=finished.stderr)
     return seconds
 
 
@@ -77,7 +77,7 @@ def _measure_snapshots(synthesis: Synthesis) -> Figure:
     for _ in range(_COMPARISONS):
         started = time.monotonic()
         if snapshots.compare(synthesis.templates):
-            raise Refusal("the snapshots are not of this tree: make snapshots")
+            raise CommandError("the snapshots are not of this tree: make snapshots")
         seconds.append(time.monotonic() - started)
     return Figure(
         name="comparing all snapshots",

@@ -7,24 +7,24 @@ from pathlib import Path
 import pytest
 
 from db import scram
-from db.environments import STAGING
-from db.local.instance import Instance
+from db.local.instance import LocalInstance
 from db.local.servers import stop_all
-from stacks import naming
-from tests import containers
-from tests.certificates import Authority
-from tests.conftest import Machine, choose_port, copy_template
-from tests.containers import Image
-from tests.secure import Secure, show_certificate
-from tests.services import SERVER_USER, Service
-from tests.synthesis import Synthesis
-from tests.tasks import Start, find_container, starting
+from stacks.environments import STAGING
+from stacks.settings import names
+from tests.support import containers
+from tests.support.certificates import Authority
+from tests.support.containers import Image
+from tests.support.machine import Machine, choose_port, copy_template
+from tests.support.pgbouncer_tasks import SERVER_USER, PgBouncerStarter
+from tests.support.synthesis import Synthesis
+from tests.support.task_containers import Start, find_container, starting
+from tests.support.tls_servers import Secure, show_certificate
 
 
 @pytest.fixture(scope="module")
-def secure(template: Instance, servers_folder: Path) -> Generator[Secure]:
+def secure(template: LocalInstance, servers_folder: Path) -> Generator[Secure]:
     """Servers of this module's own."""
-    machine = Machine(instance=Instance(home=servers_folder / "secure"), port=choose_port())
+    machine = Machine(instance=LocalInstance(home=servers_folder / "secure"), port=choose_port())
     copy_template(template, machine)
     authority = Authority("a test")
     try:
@@ -60,14 +60,14 @@ def service(
     synthesis: Synthesis,
     start: Start,
     tmp_path: Path,
-) -> Service:
+) -> PgBouncerStarter:
     password = secrets.token_hex(16)
     verifier = scram.build_verifier(password)
     secure.primary.query(f"ALTER ROLE {SERVER_USER} PASSWORD '{verifier}'")
-    return Service(
+    return PgBouncerStarter(
         secure=secure,
         image=pgbouncer_image,
-        container=find_container(synthesis.templates[naming.stack(STAGING, "Pooling")]),
+        container=find_container(synthesis.templates[names.stack(STAGING, "Pooling")]),
         begin=start,
         folder=tmp_path,
         server_password=password,

@@ -24,9 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from db.flyway import DATABASE_FOLDER
 from db.local.tools import TOOLS, Tools
-from tests.services import Pooler, Service
-
-pytestmark = pytest.mark.slow
+from tests.support.pgbouncer_tasks import PgBouncerStarter, RunningPgBouncer
 
 _CLIENTS = 12
 _SERVERS = 3
@@ -55,7 +53,7 @@ class _RolledBack(Exception):
     """Ends a transaction."""
 
 
-def _run_psycopg(pooler: Pooler, name: str, _tools: Tools) -> int:
+def _run_psycopg(pooler: RunningPgBouncer, name: str, _tools: Tools) -> int:
     def act(client: int) -> int:
         right = 0
         with pooler.connect(autocommit=False) as connection:
@@ -78,7 +76,7 @@ def _run_psycopg(pooler: Pooler, name: str, _tools: Tools) -> int:
         return sum(executor.map(act, range(_CLIENTS)))
 
 
-def _run_asyncpg(pooler: Pooler, name: str, _tools: Tools) -> int:
+def _run_asyncpg(pooler: RunningPgBouncer, name: str, _tools: Tools) -> int:
     async def act(client: int) -> int:
         right = 0
         connection = await asyncpg.connect(**pooler.address)
@@ -107,7 +105,7 @@ def _run_asyncpg(pooler: Pooler, name: str, _tools: Tools) -> int:
     return asyncio.run(act_all())
 
 
-def _run_sqlalchemy(pooler: Pooler, name: str, _tools: Tools) -> int:
+def _run_sqlalchemy(pooler: RunningPgBouncer, name: str, _tools: Tools) -> int:
     at = pooler.address
     engine = sqlalchemy.create_engine(
         sqlalchemy.URL.create(
@@ -146,7 +144,7 @@ def _run_sqlalchemy(pooler: Pooler, name: str, _tools: Tools) -> int:
         engine.dispose()
 
 
-def _run_program(pooler: Pooler, name: str, *command: str) -> int:
+def _run_program(pooler: RunningPgBouncer, name: str, *command: str) -> int:
     """A client of another language, which prints how many answers were right."""
     finished = subprocess.run(
         [*command, name, *map(str, (_CLIENTS, _ROUNDS, _ROLLED_BACK_ROUND, _STATEMENTS))],
@@ -160,11 +158,11 @@ def _run_program(pooler: Pooler, name: str, *command: str) -> int:
     return int(finished.stdout)
 
 
-def _run_node(pooler: Pooler, name: str, _tools: Tools) -> int:
+def _run_node(pooler: RunningPgBouncer, name: str, _tools: Tools) -> int:
     return _run_program(pooler, name, "node", str(_FOLDER / "node_postgres.js"))
 
 
-def _run_jdbc(pooler: Pooler, name: str, tools: Tools) -> int:
+def _run_jdbc(pooler: RunningPgBouncer, name: str, tools: Tools) -> int:
     (driver,) = (jar for jar in tools.jars if jar.name.startswith("postgresql-"))
     return _run_program(
         pooler, name, str(tools.java), "-XX:TieredStopAtLevel=1", "-cp",
@@ -196,7 +194,7 @@ def _is_pinned(jar: Path) -> bool:
     return jar.exists() and hashlib.sha256(jar.read_bytes()).hexdigest() == _RHINO_SHA256
 
 
-_DRIVERS: dict[str, Callable[[Pooler, str, Tools], int]] = {
+_DRIVERS: dict[str, Callable[[RunningPgBouncer, str, Tools], int]] = {
     "psycopg": _run_psycopg,
     "asyncpg": _run_asyncpg,
     "SQLAlchemy with psycopg": _run_sqlalchemy,
@@ -207,7 +205,7 @@ _DRIVERS: dict[str, Callable[[Pooler, str, Tools], int]] = {
 
 @pytest.mark.parametrize("driver", _DRIVERS)
 def test_a_client_with_its_defaults_gets_only_right_answers(
-    service: Service, tools: Tools, driver: str, proven: Callable[[str], None]
+    service: PgBouncerStarter, tools: Tools, driver: str, proven: Callable[[str], None]
 ) -> None:
     pooler = service.start(settings={"default_pool_size": _SERVERS})
     pooler.run.wait_for("process up")
@@ -241,7 +239,7 @@ _ERRORS = (
 
 @pytest.mark.parametrize("driver", _DRIVERS)
 def test_the_same_without_prepared_statement_support_fails(
-    service: Service, tools: Tools, driver: str, proven: Callable[[str], None]
+    service: PgBouncerStarter, tools: Tools, driver: str, proven: Callable[[str], None]
 ) -> None:
     pooler = service.start(settings={"default_pool_size": _SERVERS, "max_prepared_statements": 0})
     pooler.run.wait_for("process up")

@@ -22,17 +22,17 @@ import pytest
 from moto import mock_aws
 
 from db import flyway, roles, scram
-from db.environments import STAGING
-from stacks import naming
+from db.migrations import FOLDER as MIGRATIONS_FOLDER
+from db.migrations import find_migrations
+from stacks.environments import STAGING
 from stacks.handlers import migrations
-from tests import containers
-from tests.containers import Image
-from tests.fargate import Fargate
-from tests.secure import Secure
-from tests.synthesis import Synthesis
-from tests.tasks import Run, Start, find_container, get_environment
-
-pytestmark = pytest.mark.slow
+from stacks.settings import names
+from tests.support import containers
+from tests.support.containers import Image
+from tests.support.fargate import Fargate
+from tests.support.synthesis import Synthesis
+from tests.support.task_containers import Run, Start, find_container, get_environment
+from tests.support.tls_servers import Secure
 
 _DATABASE = "cloudflow"
 _OWNER = "cloudflow_master"
@@ -143,7 +143,7 @@ def task(
 ) -> Task:
     return Task(
         image=flyway_image,
-        container=find_container(synthesis.templates[naming.stack(STAGING, "Migrations")]),
+        container=find_container(synthesis.templates[names.stack(STAGING, "Migrations")]),
         database=database,
         authority=database.secure.write_authority(tmp_path),
         begin=start,
@@ -302,7 +302,7 @@ def _encode(value: dict[str, Any]) -> list[int]:
 
 
 def _list(folder: Path) -> list[str]:
-    return [f"{m.script} checksum {m.checksum}" for m in flyway.find_migrations(folder)]
+    return [f"{m.script} checksum {m.checksum}" for m in find_migrations(folder)]
 
 
 @pytest.fixture
@@ -310,8 +310,8 @@ def deployment(task: Task, synthesis: Synthesis, tmp_path: Path) -> Generator[De
     (framework,) = (path.parent for path in synthesis.folder.glob("asset.*/framework.js"))
     commit = tmp_path / "working-tree"
     commit.mkdir()
-    for given in flyway.find_migrations()[:4]:  # CloudFlow's design; what follows is the tests'
-        shutil.copy2(flyway.MIGRATIONS / given.script, commit)
+    for given in find_migrations()[:4]:  # CloudFlow's design; what follows is the tests'
+        shutil.copy2(MIGRATIONS_FOLDER / given.script, commit)
     with mock_aws():
         yield Deployment(framework=framework, fargate=Fargate(), task=task, commit=commit)
 
@@ -510,9 +510,9 @@ def test_two_tasks_at_once_apply_each_migration_once(
     task: Task, database: Database, proven: Callable[[str], None]
 ) -> None:
     """Past the handlers, which refuse it: the last defence is Flyway's lock in the database."""
-    runs = [task.start(flyway.MIGRATIONS) for _ in range(2)]
+    runs = [task.start(MIGRATIONS_FOLDER) for _ in range(2)]
     assert [run.wait() for run in runs] == [0, 0], [run.output() for run in runs]
-    assert database.versions() == [m.version for m in flyway.find_migrations()]
+    assert database.versions() == [m.version for m in find_migrations()]
     proven("two tasks at once: each migration applied once, both end well")
 
 
@@ -525,7 +525,7 @@ def test_a_server_that_is_not_rds_own_is_refused(task: Task, proven: Callable[[s
         ),  # the authorities that the image ships do not know it
         ("127.0.0.1", False, r"hostname '?127\.0\.0\.1"),
     ):
-        run = task.start(flyway.MIGRATIONS, host=host, is_foreign=is_foreign)
+        run = task.start(MIGRATIONS_FOLDER, host=host, is_foreign=is_foreign)
         assert run.wait() == 1
         assert re.search(words, run.output()), run.output()
         assert migrations.explain_output(run.output().splitlines())
@@ -533,10 +533,10 @@ def test_a_server_that_is_not_rds_own_is_refused(task: Task, proven: Callable[[s
 
 
 def test_the_image_takes_few_verbs_and_names_what_it_is_not_given(task: Task) -> None:
-    run = task.start(flyway.MIGRATIONS, command=("clean",))
+    run = task.start(MIGRATIONS_FOLDER, command=("clean",))
     assert run.wait() == 1
     assert "the command is 'clean': use one of migrate" in run.output()
-    run = task.start(flyway.MIGRATIONS, FLYWAY_USER="")
+    run = task.start(MIGRATIONS_FOLDER, FLYWAY_USER="")
     assert run.wait() == 1
     assert "FLYWAY_USER is empty" in run.output()
 
@@ -552,4 +552,4 @@ def test_the_image_holds_this_commits_jars_and_migrations(flyway_image: Image) -
     )
     assert listed.count(": OK") == len(list(listed.splitlines())) > 20
     names = containers.read(flyway_image, "ls", folder="/flyway/migrations").split()
-    assert names == sorted(m.script for m in flyway.find_migrations())
+    assert names == sorted(m.script for m in find_migrations())

@@ -12,10 +12,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from db.local.instance import Instance
-from tests.conftest import Machine, choose_port
-
-pytestmark = pytest.mark.slow
+from db.local.instance import LocalInstance
+from tests.support.machine import Machine, choose_port
 
 _CLIENTS = 12
 _STATEMENTS = 10
@@ -76,7 +74,7 @@ def _pool_without_prepared_statements(machine: Machine, home: Path) -> Generator
     Two servers for all clients: whoever prepares meets another's names at once.
     """
     home.mkdir()
-    instance = Instance(home=home)
+    instance = LocalInstance(home=home)
     instance.ensure_folders()
     instance.write_state(machine.instance.read_state())
     servers = machine.servers

@@ -23,24 +23,22 @@ import pytest
 from psycopg import sql
 
 from db import roles, scram
-from db.environments import STAGING
-from db.local.instance import DATABASE, REPLICATOR, SUPERUSER, Instance
+from db.local.instance import DEV_DATABASE, REPLICATOR, SUPERUSER, LocalInstance
 from db.local.processes import find_processes
 from db.local.servers import Postgres, find_postmaster
-from db.settings import PORT
-from stacks import naming
-from tests import containers, load, network
-from tests.certificates import Authority
-from tests.conftest import Machine, choose_port, copy_template
-from tests.containers import Image
-from tests.integration.conftest import Secure
-from tests.load import Load
-from tests.network import Host, NameServer, Network
-from tests.services import Pooler, Service
-from tests.synthesis import Synthesis
-from tests.tasks import find_container, get_environment, starting
-
-pytestmark = pytest.mark.slow
+from stacks.environments import STAGING
+from stacks.settings import names
+from stacks.settings.access import PORT
+from tests.support import containers, hosts, load
+from tests.support.certificates import Authority
+from tests.support.containers import Image
+from tests.support.hosts import Host, HostNetwork, NameServer
+from tests.support.load import Load
+from tests.support.machine import Machine, choose_port, copy_template
+from tests.support.pgbouncer_tasks import PgBouncerStarter, RunningPgBouncer
+from tests.support.synthesis import Synthesis
+from tests.support.task_containers import find_container, get_environment, starting
+from tests.support.tls_servers import Secure
 
 _NAME = "writer.test"
 _SERVER_USER = roles.POOLER_USERS[0]
@@ -51,7 +49,7 @@ _PROGRAM_SECONDS = 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class Server:
+class HostedServer:
     """A PostgreSQL server on a host of its own."""
 
     postgres: Postgres
@@ -96,7 +94,7 @@ class Server:
             port=PORT,
             user=SUPERUSER,
             password=self.postgres.state.passwords[SUPERUSER],
-            dbname=DATABASE,
+            dbname=DEV_DATABASE,
             autocommit=True,
             connect_timeout=2,
         )
@@ -125,11 +123,11 @@ class Server:
 class Site:
     """A primary, its standby, the name of the one that serves, and PgBouncer in front."""
 
-    network: Network
+    network: HostNetwork
     names: NameServer
-    primary: Server
-    standby: Server
-    pooler: Pooler
+    primary: HostedServer
+    standby: HostedServer
+    pooler: RunningPgBouncer
     ini: str
 
     def read(self, setting: str) -> int:
@@ -144,7 +142,7 @@ class Site:
 
         The resolver keeps it, and then PgBouncer, which does not ask how long it is good.
         """
-        return network.RECORD_SECONDS + self.read("dns_max_ttl")
+        return hosts.RECORD_SECONDS + self.read("dns_max_ttl")
 
     @property
     def silence_seconds(self) -> int:
@@ -162,7 +160,7 @@ class Site:
 class Builder:
     """Builds the site of one test; what it started ends with the stack."""
 
-    template: Instance
+    template: LocalInstance
     servers_folder: Path
     image: Image
     container: dict[str, Any]
@@ -176,11 +174,11 @@ class Builder:
 
         `changed` are settings of PgBouncer's that are not as deployed.
         """
-        net = self.stack.enter_context(network.building())
+        net = self.stack.enter_context(hosts.building())
         machine = self._copy_machine()
         servers = machine.servers
-        primary = Server(postgres=servers.primary, host=net.hosts[0])
-        standby = Server(postgres=servers.replica, host=net.hosts[1])
+        primary = HostedServer(postgres=servers.primary, host=net.hosts[0])
+        standby = HostedServer(postgres=servers.replica, host=net.hosts[1])
         authority = Authority("a test")
         key, certificate = authority.issue(_NAME)
         for server in (primary, standby):
@@ -193,7 +191,7 @@ class Builder:
             primary_conninfo=f"host={primary.host.address} port={PORT} user={REPLICATOR} "
             f"passfile=''{machine.instance.passfile}'' application_name=replica",
         )
-        service = Service(
+        service = PgBouncerStarter(
             secure=Secure(machine=machine, authority=authority),
             image=self.image,
             container=self.container,
@@ -201,7 +199,7 @@ class Builder:
             folder=self.folder,
             server_password=_prepare(primary),
         )
-        names = self.stack.enter_context(network.naming(primary.host))
+        names = self.stack.enter_context(hosts.naming(primary.host))
         port = choose_port()
         ini = _render(service, port)
         for setting, value in changed.items():
@@ -218,7 +216,7 @@ class Builder:
 
     def _copy_machine(self) -> Machine:
         home = self.servers_folder / secrets.token_hex(4)
-        machine = Machine(instance=Instance(home=home), port=choose_port())
+        machine = Machine(instance=LocalInstance(home=home), port=choose_port())
         self.stack.callback(machine.instance.destroy)
         copy_template(self.template, machine)
         return machine
@@ -226,7 +224,7 @@ class Builder:
 
 @pytest.fixture
 def builder(
-    template: Instance,
+    template: LocalInstance,
     servers_folder: Path,
     pgbouncer_image: Image,
     synthesis: Synthesis,
@@ -237,13 +235,13 @@ def builder(
             template=template,
             servers_folder=servers_folder,
             image=pgbouncer_image,
-            container=find_container(synthesis.templates[naming.stack(STAGING, "Pooling")]),
+            container=find_container(synthesis.templates[names.stack(STAGING, "Pooling")]),
             folder=tmp_path,
             stack=stack,
         )
 
 
-def _prepare(primary: Server) -> str:
+def _prepare(primary: HostedServer) -> str:
     """The server user's password, and a table to write to; waits until the standby follows."""
     password = secrets.token_hex(16)
     verifier = scram.build_verifier(password)
@@ -256,7 +254,7 @@ def _prepare(primary: Server) -> str:
     return password
 
 
-def _render(service: Service, port: int) -> str:
+def _render(service: PgBouncerStarter, port: int) -> str:
     """The template's ini, both its servers behind the one name and on its own port."""
     ini = service.render(port)
     servers = service.secure.machine.servers
@@ -267,7 +265,9 @@ def _render(service: Service, port: int) -> str:
     return ini
 
 
-def _start_pooler(service: Service, ini: str, names: NameServer, port: int) -> Pooler:
+def _start_pooler(
+    service: PgBouncerStarter, ini: str, names: NameServer, port: int
+) -> RunningPgBouncer:
     trusted, resolver = service.folder / "authority.pem", service.folder / "resolv.conf"
     trusted.write_text(service.secure.authority.certificate, encoding="ascii")
     resolver.write_text(names.resolv_conf, encoding="ascii")
@@ -284,7 +284,7 @@ def _start_pooler(service: Service, ini: str, names: NameServer, port: int) -> P
         mounts={trusted: "/etc/rds.pem", resolver: "/etc/resolv.conf"},
     )
     run.wait_for("process up")
-    return Pooler(run=run, port=port, password="secret")
+    return RunningPgBouncer(run=run, port=port, password="secret")
 
 
 @contextmanager
@@ -296,7 +296,7 @@ def _under_load(site: Site) -> Generator[Load]:
         yield writers
 
 
-def _count(writers: Load, server: Server) -> load.Count:
+def _count(writers: Load, server: HostedServer) -> load.Count:
     with server.connect() as connection:
         counted = load.count(writers, connection)
     assert counted.double == 0

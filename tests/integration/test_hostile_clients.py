@@ -21,10 +21,8 @@ import psycopg
 import pytest
 
 from stacks import pooling
-from tests import containers
-from tests.services import Pooler, Service
-
-pytestmark = pytest.mark.slow
+from tests.support import containers
+from tests.support.pgbouncer_tasks import PgBouncerStarter, RunningPgBouncer
 
 # Shorter than the configuration's 15 s, so that the tests are. The pause is PgBouncer's own, when
 # it has no descriptor left to accept with.
@@ -92,7 +90,7 @@ class Load:
         return text
 
 
-def _stay_connected(pooler: Pooler, load: Load, done: threading.Event) -> None:
+def _stay_connected(pooler: RunningPgBouncer, load: Load, done: threading.Event) -> None:
     with ExitStack() as held:
         connection = held.enter_context(pooler.connect())
         while not done.wait(0.05):
@@ -102,14 +100,14 @@ def _stay_connected(pooler: Pooler, load: Load, done: threading.Event) -> None:
                 load.insert(connection)
 
 
-def _log_in_each_time(pooler: Pooler, load: Load, done: threading.Event) -> None:
+def _log_in_each_time(pooler: RunningPgBouncer, load: Load, done: threading.Event) -> None:
     while not done.wait(0.05):
         with load.attempt(), pooler.connect(connect_timeout=5) as connection:
             load.insert(connection)
 
 
 @contextmanager
-def _good_clients(pooler: Pooler) -> Generator[tuple[Load, Load]]:
+def _good_clients(pooler: RunningPgBouncer) -> Generator[tuple[Load, Load]]:
     """Two clients that stay and one that logs in for each row; their rows are counted at the end.
 
     Every row that was acknowledged must be there once, every other at most once, and both kinds go
@@ -140,7 +138,7 @@ def _good_clients(pooler: Pooler) -> Generator[tuple[Load, Load]]:
     assert {tag for tag, count in there.items() if count > 1} == set()
 
 
-def _start(service: Service) -> Pooler:
+def _start(service: PgBouncerStarter) -> RunningPgBouncer:
     pooler = service.start(
         password=secrets.token_hex(16), settings={"client_login_timeout": _LOGIN_TIMEOUT_SECONDS}
     )
@@ -148,7 +146,7 @@ def _start(service: Service) -> Pooler:
     return pooler
 
 
-def _find_secrets(service: Service, pooler: Pooler) -> list[str]:
+def _find_secrets(service: PgBouncerStarter, pooler: RunningPgBouncer) -> list[str]:
     """The passwords, and each part of the verifiers that the running task keeps."""
     process = Path("/proc") / str(containers.find_process(pooler.run.name))
     file = process / "root" / pooling.RUN_FOLDER.lstrip("/") / "userlist.txt"
@@ -158,13 +156,13 @@ def _find_secrets(service: Service, pooler: Pooler) -> list[str]:
     return [pooler.password, service.server_password, *parts]
 
 
-def _log_in(pooler: Pooler, **changed: str) -> str:
+def _log_in(pooler: RunningPgBouncer, **changed: str) -> str:
     with pytest.raises(psycopg.OperationalError) as refused:
         pooler.connect(**{"connect_timeout": 10} | changed)
     return f"told: {_get_words(refused.value)}"
 
 
-def _send(pooler: Pooler, *parts: bytes, is_encrypted: bool = False) -> str:
+def _send(pooler: RunningPgBouncer, *parts: bytes, is_encrypted: bool = False) -> str:
     """Send these, and nothing more, until the other side closes; gives what it said."""
     said = 0
     with socket.create_connection(("127.0.0.1", pooler.port), timeout=20) as client:
@@ -203,7 +201,7 @@ _STARTUP = _build_startup(user="app", database="cloudflow")
 _FORGED = "2026-01-01 00:00:00.000 UTC [1] LOG stats: 1 xacts/s, wait 999999 us"
 
 # What each does, and what the log says of it.
-_ATTACKS: dict[str, tuple[Callable[[Pooler], str], str]] = {
+_ATTACKS: dict[str, tuple[Callable[[RunningPgBouncer], str], str]] = {
     "a wrong password": (
         lambda pooler: _log_in(pooler, password="not-the-right-one"),
         r"cloudflow/app@\S+ closing because: SASL authentication failed",
@@ -260,7 +258,7 @@ _ATTACKS: dict[str, tuple[Callable[[Pooler], str], str]] = {
 
 
 def test_hostile_clients_are_sent_away_and_logged_without_secrets_and_good_ones_lose_nothing(
-    service: Service, proven: Callable[[str], None]
+    service: PgBouncerStarter, proven: Callable[[str], None]
 ) -> None:
     pooler = _start(service)
 
@@ -290,7 +288,9 @@ def test_hostile_clients_are_sent_away_and_logged_without_secrets_and_good_ones_
 
 
 @contextmanager
-def _connections(pooler: Pooler, count: int, *, begin: bytes) -> Generator[list[socket.socket]]:
+def _connections(
+    pooler: RunningPgBouncer, count: int, *, begin: bytes
+) -> Generator[list[socket.socket]]:
     """Connections that send this and nothing else, opened a hundred at a time."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = count + 200
@@ -321,7 +321,7 @@ _UNFINISHED = {"say nothing": b"", "log in as far as the password": _STARTUP}
 
 @pytest.mark.parametrize("kind", _UNFINISHED)
 def test_1000_connections_that_never_log_in_keep_others_out_no_longer_than_the_login_timeout(
-    service: Service, kind: str, proven: Callable[[str], None]
+    service: PgBouncerStarter, kind: str, proven: Callable[[str], None]
 ) -> None:
     pooler = _start(service)
     with (
@@ -341,7 +341,7 @@ def test_1000_connections_that_never_log_in_keep_others_out_no_longer_than_the_l
 
 @pytest.mark.parametrize(("idle_seconds", "wait_seconds"), [(2, 15), (4, 1)])
 def test_20_clients_idle_in_a_transaction_do_not_lock_out_the_21st_for_longer_than_the_setting(
-    service: Service, idle_seconds: int, wait_seconds: int, proven: Callable[[str], None]
+    service: PgBouncerStarter, idle_seconds: int, wait_seconds: int, proven: Callable[[str], None]
 ) -> None:
     pooler = service.start(
         settings={

@@ -17,12 +17,10 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from db.flyway import find_migrations
-from db.local.instance import APP_USER, DATABASE_READONLY, OWNER, SLOT, Instance
+from db.local.instance import DEV_READONLY_DATABASE, DEV_USER, OWNER, SLOT, LocalInstance
 from db.local.processes import find_loopback_addresses
-from tests.conftest import PROJECT, Machine
-
-pytestmark = pytest.mark.slow
+from db.migrations import find_migrations
+from tests.support.machine import PROJECT, Machine
 
 _LATEST = find_migrations()[-1].version
 
@@ -56,7 +54,7 @@ def test_up_ends_with_the_connection_strings_and_they_work(
     finished = machine.type("up")
     assert finished.status == 0, finished.errors
     assert f"writer     {machine.address()}" in finished.output
-    assert f"read-only  {machine.address(DATABASE_READONLY)}" in finished.output
+    assert f"read-only  {machine.address(DEV_READONLY_DATABASE)}" in finished.output
     assert re.search(
         rf"^schema +{_LATEST} +{_LATEST} applied, 0 pending$", finished.output, re.MULTILINE
     )
@@ -167,7 +165,7 @@ def test_the_connection_string_works_again_after_someone_changed_passwords(
     machine: Machine,
 ) -> None:
     primary = machine.up().primary
-    for role in (APP_USER, OWNER):
+    for role in (DEV_USER, OWNER):
         primary.query(f"ALTER ROLE {role} PASSWORD 'forgotten'")
     machine.up()
     assert _emails(machine) == []
@@ -322,7 +320,7 @@ def test_a_lost_replica_is_made_anew(machine: Machine, proven: Callable[[str], N
     primary.query("ALTER SYSTEM RESET ALL")
     primary.query("SELECT pg_reload_conf()")
     machine.up()
-    with psycopg.connect(machine.address(DATABASE_READONLY)) as connection:
+    with psycopg.connect(machine.address(DEV_READONLY_DATABASE)) as connection:
         assert connection.execute("SELECT email FROM users").fetchall() == [("before@example.com",)]
     proven("a replica whose WAL is gone is made anew by up; the primary is untouched")
 
@@ -428,7 +426,7 @@ def test_an_ordinary_user_needs_nothing_from_root(
         assert _emails(machine) == []
         owners = {
             Path(f"/proc/{pid}").stat().st_uid
-            for pid in replace(machine, instance=Instance(home=project / ".local" / "dev"))
+            for pid in replace(machine, instance=LocalInstance(home=project / ".local" / "dev"))
             .running()
             .values()
         }
@@ -449,7 +447,7 @@ def test_a_folder_that_the_servers_cannot_enter_is_one_clear_line(
 ) -> None:
     closed = servers_folder / "closed"
     closed.mkdir(mode=0o700)
-    machine = replace(new_machine(), instance=Instance(home=closed / "dev"))
+    machine = replace(new_machine(), instance=LocalInstance(home=closed / "dev"))
     _assert_refused(machine, "may not enter", "--home")
     closed.chmod(0o711)
     try:

@@ -12,11 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from db.flyway import MIGRATIONS, find_migrations
-from db.local.instance import DATABASE, SUPERUSER
-from tests.conftest import Finished, Machine
-
-pytestmark = pytest.mark.slow
+from db.local.instance import DEV_DATABASE, SUPERUSER
+from db.migrations import FOLDER as MIGRATIONS_FOLDER
+from db.migrations import find_migrations
+from tests.support.machine import Finished, Machine
 
 _LATEST = int(find_migrations()[-1].version)
 _NEXT = _LATEST + 1
@@ -31,7 +30,7 @@ ALTER TABLE no_such_table ADD COLUMN x int;
 def checkout(machine: Machine, tmp_path: Path) -> Machine:
     """A machine with a checkout of its own, to put bad migrations in."""
     folder = tmp_path / "migrations"
-    shutil.copytree(MIGRATIONS, folder)
+    shutil.copytree(MIGRATIONS_FOLDER, folder)
     changed = replace(machine, instance=replace(machine.instance, migrations=folder))
     changed.up()
     return changed
@@ -42,12 +41,12 @@ def _dump(machine: Machine) -> str:
     primary = machine.servers.primary
     dump = subprocess.run(
         [primary.tools.postgres("pg_dump"), "--schema-only"],
-        env=primary.build_environment(user=SUPERUSER, database=DATABASE),
+        env=primary.build_environment(user=SUPERUSER, database=DEV_DATABASE),
         capture_output=True,
         text=True,
         check=True,
     ).stdout
-    history = primary.query("SELECT * FROM flyway_schema_history", database=DATABASE)
+    history = primary.query("SELECT * FROM flyway_schema_history", database=DEV_DATABASE)
     return re.sub(r"^(--.*|\\(un)?restrict .*)\n", "", dump, flags=re.MULTILINE) + str(history)
 
 

@@ -10,20 +10,18 @@ import pytest
 from cryptography import x509
 
 from db import scram
-from db.environments import STAGING
 from stacks import pooling
-from tests import containers
-from tests.certificates import Authority
-from tests.conftest import choose_port
-from tests.secure import show_certificate
-from tests.services import SERVER_USER, Service
-from tests.tasks import get_environment
-
-pytestmark = pytest.mark.slow
+from stacks.environments import STAGING
+from tests.support import containers
+from tests.support.certificates import Authority
+from tests.support.machine import choose_port
+from tests.support.pgbouncer_tasks import SERVER_USER, PgBouncerStarter
+from tests.support.task_containers import get_environment
+from tests.support.tls_servers import show_certificate
 
 
 def test_a_task_serves_both_database_names_as_its_own_user_over_verified_tls(
-    service: Service, proven: Callable[[str], None]
+    service: PgBouncerStarter, proven: Callable[[str], None]
 ) -> None:
     pooler = service.start()
     pooler.run.wait_for("process up")
@@ -37,7 +35,9 @@ def test_a_task_serves_both_database_names_as_its_own_user_over_verified_tls(
     proven("PgBouncer's image serves primary and replica, by its own user, over verified TLS")
 
 
-def test_no_password_is_in_the_process_list_the_environment_or_the_log(service: Service) -> None:
+def test_no_password_is_in_the_process_list_the_environment_or_the_log(
+    service: PgBouncerStarter,
+) -> None:
     pooler = service.start()
     pooler.run.wait_for("process up")
     pooler.connect().close()
@@ -59,7 +59,7 @@ def test_no_password_is_in_the_process_list_the_environment_or_the_log(service: 
 
 
 def test_clients_are_kept_as_verifiers_in_a_file_that_is_whole_from_the_start(
-    service: Service,
+    service: PgBouncerStarter,
 ) -> None:
     pooler = service.start(password='a"b\\c$d e%s', server_password='x"y')
     pooler.run.wait_for("process up")
@@ -107,7 +107,7 @@ def _build_verifier(password: str, salt: str) -> str:
     ],
 )
 def test_a_task_that_is_not_given_what_it_needs_ends_and_says_so(
-    service: Service, name: str
+    service: PgBouncerStarter, name: str
 ) -> None:
     values = dict(_VALUES)
     environment = get_environment(service.container) | {"PGBOUNCER_INI": "x"}
@@ -125,7 +125,9 @@ def test_a_task_that_is_not_given_what_it_needs_ends_and_says_so(
 
 
 @pytest.mark.parametrize("user", ["a b", "x/e id", "A"])
-def test_a_server_user_that_would_change_the_file_is_refused(service: Service, user: str) -> None:
+def test_a_server_user_that_would_change_the_file_is_refused(
+    service: PgBouncerStarter, user: str
+) -> None:
     run = service.begin(
         service.image,
         service.container,
@@ -138,7 +140,7 @@ def test_a_server_user_that_would_change_the_file_is_refused(service: Service, u
 
 
 def test_tls_is_offered_to_clients_and_can_be_required(
-    service: Service, proven: Callable[[str], None]
+    service: PgBouncerStarter, proven: Callable[[str], None]
 ) -> None:
     pooler = service.start()
     pooler.run.wait_for("process up")
@@ -161,7 +163,7 @@ def test_tls_is_offered_to_clients_and_can_be_required(
 
 @pytest.mark.parametrize("kind", ["foreign", "expired", "another host's"])
 def test_a_server_with_a_wrong_certificate_gets_no_password(
-    service: Service, kind: str, proven: Callable[[str], None]
+    service: PgBouncerStarter, kind: str, proven: Callable[[str], None]
 ) -> None:
     secure, changed = service.secure, {}
     port = choose_port()
@@ -185,7 +187,7 @@ def test_a_server_with_a_wrong_certificate_gets_no_password(
 
 
 def test_the_metric_filter_reads_the_wait_from_a_real_line_of_statistics(
-    service: Service, proven: Callable[[str], None]
+    service: PgBouncerStarter, proven: Callable[[str], None]
 ) -> None:
     assert pooling.CLIENT_WAIT_PATTERN == "[..., label=wait, microseconds, unit=us]"
     pooler = service.start()
@@ -201,7 +203,7 @@ def test_the_metric_filter_reads_the_wait_from_a_real_line_of_statistics(
 
 
 def test_a_client_that_is_sent_away_is_counted(
-    service: Service, proven: Callable[[str], None]
+    service: PgBouncerStarter, proven: Callable[[str], None]
 ) -> None:
     pooler = service.start(server_password="not the database's")
     pooler.run.wait_for("process up")

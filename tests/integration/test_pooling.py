@@ -14,10 +14,8 @@ from psycopg.conninfo import make_conninfo
 
 from db import pgbouncer, scram
 from db.local.development import Servers
-from db.local.instance import APP_PASSWORD, APP_USER, DATABASE, SUPERUSER
-from tests.conftest import Machine
-
-pytestmark = pytest.mark.slow
+from db.local.instance import DEV_DATABASE, DEV_PASSWORD, DEV_USER, SUPERUSER
+from tests.support.machine import Machine
 
 
 @dataclass
@@ -48,7 +46,7 @@ def _sample_backends(servers: Servers) -> Generator[Peak]:
                 row = connection.execute(
                     "SELECT count(*) FROM pg_stat_activity"
                     " WHERE datname = %s AND backend_type = 'client backend'",
-                    [DATABASE],
+                    [DEV_DATABASE],
                 ).fetchone()
                 peak.value = max(peak.value, row[0] if row else 0)
                 peak.samples += 1
@@ -114,19 +112,19 @@ def _six_users(machine: Machine) -> Generator[list[str]]:
     servers = machine.servers
     users = [f"app{number}" for number in range(6)]
     logins = [
-        pgbouncer.Login(user=user, verifier=scram.build_verifier(APP_PASSWORD)) for user in users
+        pgbouncer.Login(user=user, verifier=scram.build_verifier(DEV_PASSWORD)) for user in users
     ]
     pool = replace(servers.pool, logins=(*servers.pool.logins, *logins))
     for login in logins:
         servers.primary.query(
-            f"CREATE ROLE {login.user} LOGIN PASSWORD '{login.verifier}' IN ROLE {APP_USER}"
+            f"CREATE ROLE {login.user} LOGIN PASSWORD '{login.verifier}' IN ROLE {DEV_USER}"
         )
     try:
         _reload(servers, pool.logins)
         yield users
     finally:
         _reload(servers, servers.pool.logins)
-        servers.pool.query(f"RECONNECT {DATABASE};")
+        servers.pool.query(f"RECONNECT {DEV_DATABASE};")
         for user in users:
             servers.primary.query(f"DROP ROLE {user}")
 
@@ -230,6 +228,6 @@ def test_a_client_idle_in_a_transaction_gives_its_server_back(
         with pytest.raises(psycopg.OperationalError, match="idle transaction timeout") as refused:
             idle.execute("SELECT 1")
         pools = servers.pool.query("SHOW POOLS;")
-        assert all(row["sv_active"] == "0" for row in pools if row["database"] == DATABASE)
+        assert all(row["sv_active"] == "0" for row in pools if row["database"] == DEV_DATABASE)
     words = str(refused.value).strip().splitlines()[0]
     proven(f"a client left idle in a transaction is told: {words}; its server is free again")

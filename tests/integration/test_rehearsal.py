@@ -13,13 +13,11 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from db.flyway import MIGRATIONS
 from db.local.drafting import draft_migration
-from db.local.instance import APP_USER, DATABASE, SUPERUSER
-from tests.conftest import PROJECT, Machine
-from tests.migration_rules import LOCK_TIMEOUT_MS_MAXIMUM, find_violations
-
-pytestmark = pytest.mark.slow
+from db.local.instance import DEV_DATABASE, DEV_USER, SUPERUSER
+from db.migrations import FOLDER as MIGRATIONS_FOLDER
+from tests.support.machine import PROJECT, Machine
+from tests.support.migration_rules import LOCK_TIMEOUT_MS_MAXIMUM, find_violations
 
 # The longest that the rules let a migration wait for a lock, with writers queueing behind it: one
 # that holds its lock for longer is not fit either.
@@ -139,7 +137,7 @@ def _start_execution(connection: psycopg.Connection) -> tuple[object, ...] | Non
 def _watch(address: str, done: threading.Event, load: Load) -> None:
     with psycopg.connect(address, autocommit=True) as connection:
         while not done.wait(0.02):
-            row = connection.execute(_BLOCKED, [APP_USER]).fetchone()
+            row = connection.execute(_BLOCKED, [DEV_USER]).fetchone()
             load.samples += 1
             if row and row[0] > load.blocked_seconds:
                 if load.blocked_seconds <= _LIMIT_SECONDS:  # what went on when it became too long
@@ -154,7 +152,7 @@ def _load(machine: Machine) -> Generator[Load]:
         host="127.0.0.1",
         port=primary.port,
         user=SUPERUSER,
-        dbname=DATABASE,
+        dbname=DEV_DATABASE,
         password=primary.state.passwords[SUPERUSER],
     )
     load, done = Load(), threading.Event()
@@ -191,7 +189,7 @@ def _draft(machine: Machine, name: str, sql: str, *, is_index: bool = False) -> 
 @pytest.fixture
 def checkout(machine: Machine, tmp_path: Path) -> Machine:
     """A running database, up to date, with migrations of its own."""
-    folder = Path(shutil.copytree(MIGRATIONS, tmp_path / "migrations"))
+    folder = Path(shutil.copytree(MIGRATIONS_FOLDER, tmp_path / "migrations"))
     changed = replace(machine, instance=replace(machine.instance, migrations=folder))
     changed.up()
     return changed
@@ -205,7 +203,7 @@ def test_no_migration_stops_a_writer_for_longer_than_the_limit(
     machine = replace(made, instance=replace(made.instance, migrations=folder))
     machine.up()
     with _load(machine) as load:
-        shutil.copytree(MIGRATIONS, folder, dirs_exist_ok=True)
+        shutil.copytree(MIGRATIONS_FOLDER, folder, dirs_exist_ok=True)
         repeated = _migrate(machine)
         load.wait_for_rows(_ROWS_BETWEEN)
         for name, is_index, sql in _SAMPLES:
@@ -217,7 +215,7 @@ def test_no_migration_stops_a_writer_for_longer_than_the_limit(
     rows = machine.servers.primary.query(
         "SELECT count(*) AS started, count(*) FILTER (WHERE status = 'completed') AS completed"
         " FROM executions",
-        database=DATABASE,
+        database=DEV_DATABASE,
     )
     assert rows == [{"started": str(load.started), "completed": str(load.completed)}]
     applied = len(list(folder.glob("*.sql")))
@@ -263,7 +261,7 @@ def _is_valid(machine: Machine) -> bool:
     """Whether PostgreSQL uses the index."""
     (row,) = machine.servers.primary.query(
         "SELECT indisvalid AS yes FROM pg_index WHERE indexrelid = 'idx_users_name'::regclass",
-        database=DATABASE,
+        database=DEV_DATABASE,
     )
     return row["yes"] == "t"
 

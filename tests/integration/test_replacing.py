@@ -11,12 +11,10 @@ import psycopg
 import pytest
 
 from db import roles, scram
-from db.local.instance import DATABASE
-from tests import containers
-from tests.balancer import Balancer, balancing
-from tests.services import Pooler, Service
-
-pytestmark = pytest.mark.slow
+from db.local.instance import DEV_DATABASE
+from tests.support import containers
+from tests.support.balancer import Balancer, balancing
+from tests.support.pgbouncer_tasks import PgBouncerStarter, RunningPgBouncer
 
 # A thirtieth of what is deployed: 120 s from a target's deregistration to the signal that ends its
 # task, 90 s of a client's connection at most.
@@ -92,14 +90,14 @@ def _writing(balancer: Balancer, *, lifetime_seconds: float) -> Generator[list[W
             thread.join()
 
 
-def _start_tasks(service: Service, *, user: str, password: str) -> list[Pooler]:
+def _start_tasks(service: PgBouncerStarter, *, user: str, password: str) -> list[RunningPgBouncer]:
     poolers = [service.start(server_user=user, server_password=password) for _ in range(_TASKS)]
     for pooler in poolers:
         pooler.run.wait_for("process up")
     return poolers
 
 
-def _replace(balancer: Balancer, old: list[Pooler], new: list[Pooler]) -> None:
+def _replace(balancer: Balancer, old: list[RunningPgBouncer], new: list[RunningPgBouncer]) -> None:
     """As ECS does: the new ones are registered, the old ones drained, and then told to end."""
     for pooler in new:
         balancer.register(pooler.port)
@@ -111,7 +109,7 @@ def _replace(balancer: Balancer, old: list[Pooler], new: list[Pooler]) -> None:
         assert pooler.run.wait() == 0
 
 
-def _rotate(service: Service, user: str) -> str:
+def _rotate(service: PgBouncerStarter, user: str) -> str:
     """What the rotation does: the other user gets a new password; the one in use keeps its own."""
     password = secrets.token_hex(16)
     verifier = scram.build_verifier(password)
@@ -119,12 +117,12 @@ def _rotate(service: Service, user: str) -> str:
     return password
 
 
-def _count_lost(service: Service, writers: list[Writer]) -> tuple[int, int]:
+def _count_lost(service: PgBouncerStarter, writers: list[Writer]) -> tuple[int, int]:
     """Acknowledged rows, and how many of them are not there; a row twice would break its key."""
     acknowledged = [name for writer in writers for name in writer.acknowledged]
     run = writers[0].name.split("-")[0]
     rows = service.secure.primary.query(
-        f"SELECT email FROM users WHERE email LIKE '{run}-%'", database=DATABASE
+        f"SELECT email FROM users WHERE email LIKE '{run}-%'", database=DEV_DATABASE
     )
     return len(acknowledged), len(set(acknowledged) - {row["email"] for row in rows})
 
@@ -136,7 +134,7 @@ def balancer() -> Generator[Balancer]:
 
 
 def test_a_rotated_server_password_and_new_tasks_fail_no_transaction(
-    service: Service, balancer: Balancer, proven: Callable[[str], None]
+    service: PgBouncerStarter, balancer: Balancer, proven: Callable[[str], None]
 ) -> None:
     first, second = roles.POOLER_USERS
     old = _start_tasks(service, user=first, password=service.server_password)
@@ -161,7 +159,7 @@ def test_a_rotated_server_password_and_new_tasks_fail_no_transaction(
 
 
 def test_clients_that_never_renew_lose_no_acknowledged_row(
-    service: Service, balancer: Balancer, proven: Callable[[str], None]
+    service: PgBouncerStarter, balancer: Balancer, proven: Callable[[str], None]
 ) -> None:
     first, _ = roles.POOLER_USERS
     old = _start_tasks(service, user=first, password=service.server_password)
@@ -181,7 +179,7 @@ def test_clients_that_never_renew_lose_no_acknowledged_row(
 
 
 def test_a_new_password_for_clients_is_noticed_by_none_that_is_connected(
-    service: Service, proven: Callable[[str], None]
+    service: PgBouncerStarter, proven: Callable[[str], None]
 ) -> None:
     user = roles.POOLER_USERS[0]
     with balancing() as balancer:
@@ -202,7 +200,7 @@ def test_a_new_password_for_clients_is_noticed_by_none_that_is_connected(
 
 
 def test_two_names_let_a_client_move_to_a_new_password_with_both_valid(
-    service: Service, proven: Callable[[str], None]
+    service: PgBouncerStarter, proven: Callable[[str], None]
 ) -> None:
     pooler = service.start()
     pooler.run.wait_for("process up")
@@ -214,7 +212,7 @@ def test_two_names_let_a_client_move_to_a_new_password_with_both_valid(
 
 
 def test_a_query_is_cancelled_through_the_balancer(
-    service: Service, proven: Callable[[str], None]
+    service: PgBouncerStarter, proven: Callable[[str], None]
 ) -> None:
     """A cancel request is a connection of its own; the client's address leads it to its task."""
     poolers = _start_tasks(service, user=roles.POOLER_USERS[0], password=service.server_password)

@@ -8,10 +8,8 @@ import psycopg
 import pytest
 
 from db.local.development import read_status
-from db.local.instance import DATABASE_READONLY
-from tests.conftest import Machine
-
-pytestmark = pytest.mark.slow
+from db.local.instance import DEV_READONLY_DATABASE
+from tests.support.machine import Machine
 
 _REPLAY_SECONDS = 30
 
@@ -23,7 +21,9 @@ def test_a_row_written_through_the_pool_is_read_on_the_replica(
     with psycopg.connect(shared_machine.address(), autocommit=True) as writer:
         writer.execute("INSERT INTO users (email, password_hash) VALUES (%s, 'x')", [email])
         written = writer.execute("SELECT pg_current_wal_lsn()").fetchone()
-        with psycopg.connect(shared_machine.address(DATABASE_READONLY), autocommit=True) as reader:
+        with psycopg.connect(
+            shared_machine.address(DEV_READONLY_DATABASE), autocommit=True
+        ) as reader:
             deadline = time.monotonic() + _REPLAY_SECONDS
             while time.monotonic() < deadline:
                 row = reader.execute(
@@ -41,7 +41,7 @@ def test_the_read_only_database_refuses_writes_with_25006(
     shared_machine: Machine, proven: Callable[[str], None]
 ) -> None:
     with (
-        psycopg.connect(shared_machine.address(DATABASE_READONLY)) as connection,
+        psycopg.connect(shared_machine.address(DEV_READONLY_DATABASE)) as connection,
         pytest.raises(psycopg.errors.ReadOnlySqlTransaction) as refused,
     ):
         connection.execute("INSERT INTO users (email, password_hash) VALUES ('a', 'b')")

@@ -11,10 +11,8 @@ import pytest
 
 from db import roles, scram
 from db.flyway import CALLBACKS
-from db.local.instance import APP_PASSWORD, APP_USER, DATABASE, OWNER
-from tests.conftest import Machine
-
-pytestmark = pytest.mark.slow
+from db.local.instance import DEV_DATABASE, DEV_PASSWORD, DEV_USER, OWNER
+from tests.support.machine import Machine
 
 _POOLER_USER = roles.POOLER_USERS[0]
 _REFUSED_TO_WRITERS = (
@@ -50,7 +48,7 @@ def _logged_in(machine: Machine, user: str) -> Generator[psycopg.Connection]:
         port=primary.port,
         user=user,
         password=password,
-        dbname=DATABASE,
+        dbname=DEV_DATABASE,
         autocommit=True,
     ) as connection:
         yield connection
@@ -109,7 +107,7 @@ def test_groups_and_unused_users_cannot_log_in_and_nobody_is_a_superuser(
         (OWNER, "t", "t", "t", "f"),  # CREATEROLE, as RDS's master user
         (roles.READERS, "f", "f", "f", "f"),
         (roles.WRITERS, "f", "f", "f", "f"),
-        (APP_USER, "t", "t", "f", "f"),
+        (DEV_USER, "t", "t", "f", "f"),
         # On this machine PgBouncer logs in as its clients do: its users have no password.
         *((user, "t", "f", "f", "f") for user in roles.POOLER_USERS),
     ]
@@ -123,7 +121,7 @@ def test_a_role_that_is_missing_is_made_again_and_no_log_shows_its_verifier(
     for setting in ("log_statement = 'all'", "log_min_duration_statement = 0"):
         primary.query(f"ALTER SYSTEM SET {setting}")
     primary.query("SELECT pg_reload_conf()")
-    primary.query(f"DROP ROLE {APP_USER}, {_POOLER_USER}")
+    primary.query(f"DROP ROLE {DEV_USER}, {_POOLER_USER}")
     migrated = machine.type("migrate")
     assert migrated.status == 0, migrated
     servers.pool.query("RECONNECT;")  # its sessions are those of the role that was dropped
@@ -137,10 +135,10 @@ def test_a_role_that_is_missing_is_made_again_and_no_log_shows_its_verifier(
 
 def test_a_role_that_cannot_be_made_is_named_and_its_verifier_is_not(machine: Machine) -> None:
     primary = machine.up().primary
-    primary.query(f"DROP ROLE {APP_USER}; ALTER ROLE {OWNER} NOCREATEROLE")
+    primary.query(f"DROP ROLE {DEV_USER}; ALTER ROLE {OWNER} NOCREATEROLE")
     refused = machine.type("migrate")
     assert refused.status == 1
-    assert f'role "{APP_USER}": permission denied to create role' in refused.errors
+    assert f'role "{DEV_USER}": permission denied to create role' in refused.errors
     log = machine.instance.log("primary").read_text("utf-8")
     assert "permission denied to create role" in log
     assert "SCRAM-SHA-256" not in refused.errors + log
@@ -148,22 +146,23 @@ def test_a_role_that_cannot_be_made_is_named_and_its_verifier_is_not(machine: Ma
 
 def test_a_migration_writes_no_password_back(machine: Machine) -> None:
     primary = machine.up().primary
-    rotated = scram.build_verifier(f"{APP_PASSWORD}, rotated")
-    primary.query(f"ALTER ROLE {APP_USER} PASSWORD '{rotated}'")
+    rotated = scram.build_verifier(f"{DEV_PASSWORD}, rotated")
+    primary.query(f"ALTER ROLE {DEV_USER} PASSWORD '{rotated}'")
     assert machine.type("migrate").status == 0
-    rows = primary.query(f"SELECT rolpassword FROM pg_authid WHERE rolname = '{APP_USER}'")
+    rows = primary.query(f"SELECT rolpassword FROM pg_authid WHERE rolname = '{DEV_USER}'")
     assert rows[0]["rolpassword"] == rotated
 
 
 def test_a_group_that_was_dropped_comes_back_with_its_rights(machine: Machine) -> None:
     primary = machine.up().primary
     for group in (roles.READERS, roles.WRITERS):
-        primary.query(f"DROP OWNED BY {group}; DROP ROLE {group}", database=DATABASE)
+        primary.query(f"DROP OWNED BY {group}; DROP ROLE {group}", database=DEV_DATABASE)
     machine.up()
     primary.query(f"GRANT {roles.READERS} TO replicator")
-    for user, right in (("replicator", "SELECT"), (APP_USER, "DELETE")):
+    for user, right in (("replicator", "SELECT"), (DEV_USER, "DELETE")):
         rows = primary.query(
-            f"SELECT has_table_privilege('{user}', 'users', '{right}') AS yes", database=DATABASE
+            f"SELECT has_table_privilege('{user}', 'users', '{right}') AS yes",
+            database=DEV_DATABASE,
         )
         assert rows[0]["yes"] == "t"
 
@@ -171,7 +170,7 @@ def test_a_group_that_was_dropped_comes_back_with_its_rights(machine: Machine) -
 def test_two_first_runs_at_once_make_each_role_once(machine: Machine) -> None:
     """Flyway's own lock begins after its callback."""
     primary = machine.up().primary
-    primary.query(f"DROP ROLE {', '.join((APP_USER, *roles.POOLER_USERS))}")
+    primary.query(f"DROP ROLE {', '.join((DEV_USER, *roles.POOLER_USERS))}")
     callback = (CALLBACKS / "beforeMigrate__create_roles.sql").read_bytes()
     password = primary.state.passwords[OWNER]
 
@@ -181,8 +180,8 @@ def test_two_first_runs_at_once_make_each_role_once(machine: Machine) -> None:
             port=primary.port,
             user=OWNER,
             password=password,
-            dbname=DATABASE,
-            options=roles.build_session_options(APP_USER, {}),
+            dbname=DEV_DATABASE,
+            options=roles.build_session_options(DEV_USER, {}),
         ) as connection:
             connection.execute(callback)
             time.sleep(0.2)  # the transaction goes on, as Flyway's would
@@ -194,9 +193,9 @@ def test_two_first_runs_at_once_make_each_role_once(machine: Machine) -> None:
 
 def test_a_right_that_was_taken_away_stays_away(machine: Machine) -> None:
     primary = machine.up().primary
-    primary.query(f"REVOKE DELETE ON users FROM {roles.WRITERS}", user=OWNER, database=DATABASE)
+    primary.query(f"REVOKE DELETE ON users FROM {roles.WRITERS}", user=OWNER, database=DEV_DATABASE)
     assert machine.type("migrate").status == 0
     rows = primary.query(
-        f"SELECT has_table_privilege('{APP_USER}', 'users', 'DELETE') AS yes", database=DATABASE
+        f"SELECT has_table_privilege('{DEV_USER}', 'users', 'DELETE') AS yes", database=DEV_DATABASE
     )
     assert rows[0]["yes"] == "f"

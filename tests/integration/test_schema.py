@@ -3,14 +3,11 @@
 from collections.abc import Callable
 
 import psycopg
-import pytest
 
 from db import parameters
-from db.flyway import find_migrations
-from db.local.instance import DATABASE
-from tests.conftest import Machine
-
-pytestmark = pytest.mark.slow
+from db.local.instance import DEV_DATABASE
+from db.migrations import find_migrations
+from tests.support.machine import Machine
 
 _UUID = ("uuid", None, "NO", "gen_random_uuid()")
 _NOW = ("timestamp without time zone", None, "YES", "now()")
@@ -115,7 +112,7 @@ def test_our_checksums_are_those_that_flyway_records(shared_machine: Machine) ->
     rows = shared_machine.servers.primary.query(
         "SELECT version, description, script, checksum FROM flyway_schema_history"
         " ORDER BY installed_rank",
-        database=DATABASE,
+        database=DEV_DATABASE,
     )
     assert rows == [
         {

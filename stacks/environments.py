@@ -1,0 +1,66 @@
+"""The environments on AWS, at a glance; what each setting means is in stacks/settings/environment.py.
+
+Development runs on localhost (db/local) and has no stacks.
+"""
+
+from stacks.settings.environment import EnvironmentSettings, Region
+
+STAGING = EnvironmentSettings(
+    name="staging",
+    account=None,  # that of the credentials that deploy
+    host_name="staging-db.internal",
+    alarm_email="database-staging@cloudflow.example",
+    primary=Region(
+        name="us-east-1",
+        zones=("us-east-1a", "us-east-1b", "us-east-1c"),
+        vpc_cidr="10.20.0.0/16",
+    ),
+    recovery=Region(
+        name="us-west-2",
+        zones=("us-west-2a", "us-west-2b", "us-west-2c"),
+        vpc_cidr="10.21.0.0/16",
+    ),
+    instance_class="t4g.medium",
+    recovery_instance_class="t4g.medium",
+    storage_gib=50,
+    storage_maximum_gib=200,
+    is_multi_az=False,
+    is_deletion_protected=True,
+    is_applied_immediately=True,
+    has_advanced_insights=False,
+    pooler_tasks=1,
+    pooler_tasks_maximum=2,
+    pooler_cpu_units=256,
+    pooler_memory_mib=512,
+)
+
+PRODUCTION = EnvironmentSettings(
+    name="production",
+    account=None,  # that of the credentials that deploy
+    host_name="prod-db.internal",
+    alarm_email="database-production@cloudflow.example",
+    primary=Region(
+        name="us-east-1",
+        zones=("us-east-1a", "us-east-1b", "us-east-1c"),
+        vpc_cidr="10.30.0.0/16",
+    ),
+    recovery=Region(
+        name="us-west-2",
+        zones=("us-west-2a", "us-west-2b", "us-west-2c"),
+        vpc_cidr="10.31.0.0/16",
+    ),
+    instance_class="m7g.large",
+    recovery_instance_class="m7g.large",
+    storage_gib=200,
+    storage_maximum_gib=1000,
+    is_multi_az=True,
+    is_deletion_protected=True,
+    is_applied_immediately=False,
+    has_advanced_insights=True,
+    pooler_tasks=2,
+    pooler_tasks_maximum=3,
+    pooler_cpu_units=512,
+    pooler_memory_mib=1024,
+)
+
+ENVIRONMENTS = (STAGING, PRODUCTION)

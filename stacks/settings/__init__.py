@@ -1,0 +1,1 @@
+"""The settings of an environment on AWS: records, checks, connection budget, names. No CDK."""

@@ -1,0 +1,53 @@
+"""Where benchmarks run: databases of their own in a temporary folder, gone afterwards."""
+
+import io
+import os
+import shutil
+import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from db.local import development
+from db.local.instance import DEFAULT_PORT, LocalInstance, find_free_port
+from db.local.report import CommandError, Report
+from db.local.servers import stop_all
+
+# Far from 5432, where people's own servers are, and below the ports that clients get (32768).
+_PORTS_AFTER = DEFAULT_PORT + 15_000
+
+
+@contextmanager
+def make_folder() -> Generator[Path]:
+    """A temporary folder that the servers' account may enter (as root we run them as another)."""
+    folder = Path(tempfile.mkdtemp(prefix="cloudflow-bench-"))
+    try:
+        folder.chmod(0o755)
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+@contextmanager
+def make_instance(folder: Path, name: str) -> Generator[LocalInstance]:
+    """A development database that was never up; whatever comes, none of its servers outlives it."""
+    instance = LocalInstance(home=folder / name)
+    os.sync()  # what was written before is not this one's to wait for
+    try:
+        yield instance
+    finally:
+        stop_all(instance)
+
+
+def bring_up(instance: LocalInstance) -> float:
+    """What `make up` does; returns its seconds. Raises CommandError when the result is not healthy."""
+    port = None if instance.exists() else find_port()
+    status = development.bring_up(instance, Report(io.StringIO()), port=port)
+    if not status.is_healthy or status.seconds is None:
+        raise CommandError(f"bring_up returned an unhealthy database: {status}")
+    return status.seconds
+
+
+def find_port() -> int:
+    """A free port for a pool."""
+    return find_free_port(after=_PORTS_AFTER)

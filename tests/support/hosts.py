@@ -1,0 +1,158 @@
+"""Hosts of their own on this machine: network namespaces behind a router, and a name server.
+
+What the router is told to cut is dropped in silence, as the packets of a lost host are: no reset,
+no ICMP. Needs root, as the containers do, and Debian's iproute2.
+"""
+
+import math
+import os
+import random
+import secrets
+import socketserver
+import struct
+import subprocess
+import threading
+import time
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from db.local.processes import find_account
+
+_ROOT = [] if os.geteuid() == 0 else ["sudo", "-n"]
+_HOSTS = 2
+
+RECORD_SECONDS = 5  # as long as RDS's own records live
+_A, _IN = 1, 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Host:
+    """A host with an address, on which programs can be started."""
+
+    namespace: str
+    address: str
+
+    def build_command(self, *command: str) -> list[str]:
+        """That program, on this host, as the servers' account."""
+        account = find_account()
+        return [
+            *_ROOT, "nsenter", f"--net=/run/netns/{self.namespace}",
+            f"--setuid={account.uid}", f"--setgid={account.gid}", "--", *command,
+        ]  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostNetwork:
+    """Hosts that this machine reaches, and that reach each other, through a router."""
+
+    router: str
+    hosts: tuple[Host, ...]
+
+    def cut(self, host: Host, other: Host | None = None) -> None:
+        """Drop what goes between two hosts, or between one and all others, both ways."""
+        others = other.address if other else "all"
+        for source, target in ((host.address, others), (others, host.address)):
+            _ip(self.router, "rule", "add", "from", source, "to", target, "blackhole")
+
+
+def _ip(namespace: str, *arguments: str) -> None:
+    _run("ip", *(["-n", namespace] if namespace else []), *arguments)
+
+
+def _run(*command: str) -> None:
+    finished = subprocess.run([*_ROOT, *command], capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, f"{' '.join(command)}: {finished.stderr}"
+
+
+@contextmanager
+def building() -> Generator[HostNetwork]:
+    """Two hosts and their router; at the end they are gone, with all that concerned them."""
+    name = f"cf{secrets.token_hex(3)}"
+    # 198.18.0.0/15 is for tests (RFC 2544); the part is drawn: two runs may share a machine.
+    prefix = f"198.{random.choice((18, 19))}.{random.randrange(256)}"
+    hosts = tuple(
+        Host(namespace=f"{name}-{number}", address=f"{prefix}.{4 * number + 2}")
+        for number in range(1, _HOSTS + 1)
+    )
+    with ExitStack() as stack:
+        for namespace in (name, *(host.namespace for host in hosts)):
+            _ip("", "netns", "add", namespace)
+            stack.callback(_ip, "", "netns", "del", namespace)
+            _ip(namespace, "link", "set", "lo", "up")
+        _link(name, "", f"{prefix}.1", f"{prefix}.2")
+        _ip("", "route", "add", f"{prefix}.0/24", "via", f"{prefix}.1")
+        for number, host in enumerate(hosts, start=1):
+            router = f"{prefix}.{4 * number + 1}"
+            _link(name, host.namespace, router, host.address)
+            _ip(host.namespace, "route", "add", "default", "via", router)
+        forward = "echo 1 >/proc/sys/net/ipv4/ip_forward"
+        _run("nsenter", f"--net=/run/netns/{name}", "sh", "-c", forward)
+        yield HostNetwork(router=name, hosts=hosts)
+
+
+def _link(router: str, namespace: str, router_address: str, address: str) -> None:
+    """Join a namespace ("" is this machine's own) to the router."""
+    ends = (f"{namespace or router}-r", f"{namespace or router}-h")
+    _ip("", "link", "add", ends[0], "netns", router, "type", "veth", "peer", "name", ends[1])
+    if namespace:
+        _ip("", "link", "set", ends[1], "netns", namespace)
+    for owner, end, at in ((router, ends[0], router_address), (namespace, ends[1], address)):
+        _ip(owner, "address", "add", f"{at}/30", "dev", end)
+        _ip(owner, "link", "set", end, "up")
+
+
+class NameServer(socketserver.ThreadingUDPServer):
+    """Answers every name with the address of one host, as the VPC's resolver does.
+
+    An answer is kept for as long as its record lives, and given with what is left of that: a move
+    of the name shows only then.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, host: Host) -> None:
+        super().__init__(("127.0.0.1", 0), _Answer)
+        self.resolv_conf = f"nameserver 127.0.0.1:{self.server_address[1]}\n"
+        self._host = self._kept = host
+        self._expires = 0.0
+
+    def point_to(self, host: Host) -> None:
+        self._host = host
+
+    def resolve(self) -> tuple[str, int]:
+        """An address, and for how many seconds it is good."""
+        now = time.monotonic()
+        if now >= self._expires:
+            self._kept, self._expires = self._host, now + RECORD_SECONDS
+        return self._kept.address, math.ceil(self._expires - now)
+
+
+class _Answer(socketserver.BaseRequestHandler):
+    def handle(self) -> None:
+        server: Any = self.server
+        packet, socket = self.request
+        end = packet.index(b"\0", 12) + 5
+        question = packet[12:end]
+        is_address = struct.unpack("!HH", question[-4:]) == (_A, _IN)
+        # A response without error; the answer's name is the question's, at byte 12.
+        answer = packet[:2] + struct.pack("!HHHHH", 0x8180, 1, int(is_address), 0, 0) + question
+        if is_address:
+            address, seconds = server.resolve()
+            answer += struct.pack("!HHHIH", 0xC00C, _A, _IN, seconds, 4)
+            answer += bytes(map(int, address.split(".")))
+        socket.sendto(answer, self.client_address)
+
+
+@contextmanager
+def naming(host: Host) -> Generator[NameServer]:
+    """A name server that points to that host until it is told otherwise."""
+    with NameServer(host) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()

@@ -1,0 +1,61 @@
+"""Synthesizes every stack once, through the real CDK command line: no credentials, no network."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+PROJECT = Path(__file__).resolve().parents[2]
+# The CDK's feature flags, for an app that is not started by the command line.
+CONTEXT: dict[str, Any] = json.loads((PROJECT / "cdk.json").read_text(encoding="utf-8"))["context"]
+Template = dict[str, Any]
+
+# Refuses every connection: a synth that asks anybody fails.
+_NOWHERE = "http://127.0.0.1:9"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Synthesis:
+    """What one synth left: its folder, and every template by its stack's name."""
+
+    folder: Path
+    templates: dict[str, Template]
+
+
+def run_cdk(*arguments: str, is_validated: bool = True, folder: Path = PROJECT) -> str:
+    """What the CDK's command line prints; raises AssertionError with all it printed on failure."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "CDK_"))}
+    environment["PATH"] = f"{PROJECT / '.venv' / 'bin'}:{environment['PATH']}"
+    environment |= dict.fromkeys(
+        ("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), _NOWHERE
+    )
+    environment["DOCKER_HOST"] = "tcp://127.0.0.1:9"
+    if not is_validated:
+        environment["CDK_VALIDATION"] = "false"
+    finished = subprocess.run(
+        [str(PROJECT / "node_modules" / ".bin" / "cdk"), *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if finished.returncode != 0:
+        raise AssertionError(f"cdk {arguments[0]} failed:\n{finished.stdout}{finished.stderr}")
+    return finished.stdout
+
+
+def synthesize_audited(folder: Path) -> Synthesis:
+    """The app of tests/audited_app.py: fixed account, cdk-nag beside the built-in validation."""
+    app = f"{sys.executable} -m tests.support.audited_app"
+    run_cdk("synth", "--quiet", "--strict", "--output", str(folder), "--app", app)
+    return Synthesis(
+        folder=folder,
+        templates={
+            path.name.removesuffix(".template.json"): json.loads(path.read_text(encoding="utf-8"))
+            for path in sorted(folder.glob("*.template.json"))
+        },
+    )

@@ -1,0 +1,120 @@
+"""A container of a task definition, run on this machine as Fargate would."""
+
+import copy
+import re
+import secrets
+import subprocess
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.support import containers
+from tests.support.containers import Image
+from tests.support.synthesis import Template
+
+_PATIENCE_SECONDS = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One container: its process, what it has written."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def output(self) -> str:
+        return self.log.read_text(encoding="utf-8", errors="replace")
+
+    def wait(self) -> int:
+        return self.process.wait(_PATIENCE_SECONDS)
+
+    def is_running(self) -> bool:
+        return self.process.poll() is None
+
+    def wait_for(self, pattern: str) -> str:
+        """The first line of its output that matches."""
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while time.monotonic() < deadline:
+            is_over = not self.is_running()
+            for line in self.output().splitlines():
+                if re.search(pattern, line):
+                    return line
+            assert not is_over, f"it ended without {pattern!r}:\n{self.output()}"
+            time.sleep(0.05)
+        raise AssertionError(f"no {pattern!r} in:\n{self.output()}")
+
+
+def find_container(template: Template) -> dict[str, Any]:
+    """The one container of a template's one task definition; a copy."""
+    (definition,) = (
+        resource["Properties"]
+        for resource in template["Resources"].values()
+        if resource["Type"] == "AWS::ECS::TaskDefinition"
+    )
+    (container,) = definition["ContainerDefinitions"]
+    return copy.deepcopy(container)
+
+
+def get_environment(container: dict[str, Any]) -> dict[str, Any]:
+    """What the template passes; values that only AWS knows are still CloudFormation's."""
+    return {entry["Name"]: entry["Value"] for entry in container["Environment"]}
+
+
+Start = Callable[..., Run]
+
+
+@contextmanager
+def starting(folder: Path) -> Generator[Start]:
+    """Gives the function that starts containers; what still runs at the end is killed."""
+    with ExitStack() as stack:
+
+        def start(
+            image: Image,
+            container: dict[str, Any],
+            *,
+            environment: Mapping[str, str],
+            secret_values: Mapping[str, str],
+            mounts: Mapping[Path, str],
+            command: tuple[str, ...] = (),
+        ) -> Run:
+            """Raises AssertionError where that is not what the task definition passes."""
+            assert environment.keys() == get_environment(container).keys()
+            assert secret_values.keys() == {entry["Name"] for entry in container["Secrets"]}
+            assert container["ReadonlyRootFilesystem"] is True
+            name = f"cloudflow-test-{secrets.token_hex(4)}"
+            log = folder / f"{name}.log"
+            process = containers.start(
+                image,
+                name,
+                environment={**environment, **secret_values},
+                mounts=mounts,
+                scratch=dict(_find_scratch(container)),
+                command=command,
+                user=container["User"],
+                output=log,
+            )
+            run = Run(name=name, process=process, log=log)
+            stack.callback(_end, run)
+            return run
+
+        yield start
+
+
+def _find_scratch(container: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Memory-backed folders, as podman says it: it gives them to the container's user only."""
+    for entry in container.get("LinuxParameters", {}).get("Tmpfs", []):
+        options = dict(option.split("=") for option in entry["MountOptions"])
+        assert f"{options.pop('uid')}:{options.pop('gid')}" == container["User"]
+        mode = options.pop("mode")
+        assert not options
+        yield str(entry["ContainerPath"]), f"tmpfs-size={entry['Size']}m,tmpfs-mode={mode},U=true"
+
+
+def _end(run: Run) -> None:
+    if run.is_running():
+        containers.kill(run.name)
+    run.wait()

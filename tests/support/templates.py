@@ -1,0 +1,35 @@
+"""Reads and builds CloudFormation templates for tests."""
+
+from typing import Any
+
+import aws_cdk as cdk
+
+import app
+from db.migrations import read_migrations
+from stacks.settings import names
+from stacks.settings.environment import EnvironmentSettings
+from tests.support.audited_app import ACCOUNT
+from tests.support.synthesis import CONTEXT, Template
+
+
+def find(template: Template, kind: str) -> dict[str, dict[str, Any]]:
+    """The properties of every resource of a type, by logical id."""
+    return {
+        name: resource.get("Properties", {})
+        for name, resource in template["Resources"].items()
+        if resource["Type"] == kind
+    }
+
+
+def only(template: Template, kind: str) -> dict[str, Any]:
+    (found,) = find(template, kind).values()
+    return found
+
+
+def build_templates(settings: EnvironmentSettings) -> dict[str, Template]:
+    """The templates of an environment that is not deployed as it is, by role; not validated."""
+    made = cdk.App(context=CONTEXT)
+    app.build_stacks(made, [settings], migrations=read_migrations(), account=ACCOUNT)
+    assembly = made.synth()
+    prefix = names.stack(settings, "")
+    return {stack.stack_name.removeprefix(prefix): stack.template for stack in assembly.stacks}

@@ -1,0 +1,237 @@
+"""The migrations' stack: what a reviewer sees, what runs before what, and what may do what."""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from db.migrations import find_migrations
+from stacks import migrations as stack
+from stacks import pooling
+from stacks.environments import ENVIRONMENTS, STAGING
+from stacks.handlers import migrations as handlers
+from stacks.settings import names
+from stacks.settings.environment import EnvironmentSettings
+from tests.support.synthesis import Synthesis, Template
+from tests.support.templates import build_templates, find, only
+
+_CLUSTER = "AWS::ECS::Cluster"
+_each_environment = pytest.mark.parametrize("settings", ENVIRONMENTS, ids=lambda s: s.name)
+
+
+@pytest.fixture
+def template(synthesis: Synthesis) -> Callable[[EnvironmentSettings], Template]:
+    return lambda settings: synthesis.templates[names.stack(settings, "Migrations")]
+
+
+def _find_id(template: Template, kind: str) -> str:
+    (name,) = find(template, kind)
+    return name
+
+
+@_each_environment
+def test_the_resource_lists_each_migration_and_the_exact_task_definition(
+    settings: EnvironmentSettings, template: Callable[[EnvironmentSettings], Template]
+) -> None:
+    properties = dict(only(template(settings), stack.RESOURCE_TYPE))
+    assert properties.pop("ServiceToken")
+    definition = _find_id(template(settings), "AWS::ECS::TaskDefinition")
+    assert properties == {
+        "Migrations": [
+            f"{migration.script} checksum {migration.checksum}"
+            for migration in reversed(find_migrations())
+        ],
+        # A reference gives the revision's own ARN; a family's name would give its latest.
+        "TaskDefinition": {"Ref": definition},
+    }
+
+
+def _refer(value: Any) -> set[str]:  # noqa: ANN401
+    """The logical ids that a part of a template names."""
+    if isinstance(value, list):
+        return {name for item in value for name in _refer(item)}
+    if not isinstance(value, dict):
+        return set()
+    found = {name for item in value.values() for name in _refer(item)}
+    if "Ref" in value:
+        found.add(value["Ref"])
+    if "Fn::GetAtt" in value:
+        found.add(value["Fn::GetAtt"][0])
+    return found
+
+
+def _close(template: Template, start: str) -> set[str]:
+    """Everything that CloudFormation finishes before it begins with a resource."""
+    resources, closed, todo = template["Resources"], set[str](), [start]
+    while todo:
+        resource = resources[todo.pop()]
+        named = _refer(resource.get("Properties", {})) | set(resource.get("DependsOn", []))
+        new = (named & resources.keys()) - closed
+        closed |= new
+        todo += new
+    return closed
+
+
+@_each_environment
+def test_everything_the_task_needs_is_there_before_it_runs(
+    settings: EnvironmentSettings, template: Callable[[EnvironmentSettings], Template]
+) -> None:
+    """A reference to a group or a role does not wait for its rules or policies."""
+    found = template(settings)
+    schema = _find_id(found, stack.RESOURCE_TYPE)
+    others = found["Resources"].keys() - {schema}
+    assert others - _close(found, schema) == set(), "all of the stack goes before its resource"
+    needed = {found["Resources"][name]["Type"] for name in others}
+    assert needed >= {
+        "AWS::EC2::SecurityGroupIngress",
+        "AWS::EC2::SecurityGroupEgress",
+        "AWS::IAM::Policy",
+        "AWS::Logs::LogGroup",
+        "AWS::ECS::TaskDefinition",
+        "AWS::StepFunctions::StateMachine",
+    }
+    # The check would see one that is not waited for.
+    loose = json.loads(json.dumps(found))
+    loose["Resources"][schema]["DependsOn"] = []
+    assert others - _close(loose, schema)
+
+
+@_each_environment
+def test_network_and_database_go_before_and_pgbouncer_goes_after(
+    settings: EnvironmentSettings, synthesis: Synthesis
+) -> None:
+    manifest = json.loads((synthesis.folder / "manifest.json").read_text(encoding="utf-8"))
+
+    def before(role: str) -> set[str]:
+        return set(manifest["artifacts"][names.stack(settings, role)]["dependencies"])
+
+    assert before("Migrations") >= {
+        names.stack(settings, "Network"),  # its endpoints
+        names.stack(settings, "Database"),
+    }
+    assert names.stack(settings, "Migrations") in before("Pooling")
+    assert names.stack(settings, "Migrations") in before("Recovery")
+
+
+@_each_environment
+@pytest.mark.parametrize("role", ["Pooling", "Recovery"])
+def test_a_new_version_of_the_schema_renews_pgbouncer(
+    settings: EnvironmentSettings, role: str, synthesis: Synthesis
+) -> None:
+    definition = only(synthesis.templates[names.stack(settings, role)], "AWS::ECS::TaskDefinition")
+    (container,) = definition["ContainerDefinitions"]
+    version = find_migrations()[-1].version
+    assert container["DockerLabels"] == {pooling.SCHEMA_LABEL: version}
+
+
+@_each_environment
+def test_each_role_may_do_the_least_that_works(
+    settings: EnvironmentSettings, template: Callable[[EnvironmentSettings], Template]
+) -> None:
+    found = template(settings)
+    allowed: dict[str, set[str]] = {}
+    for policy in find(found, "AWS::IAM::Policy").values():
+        (role,) = policy["Roles"]
+        name = found["Resources"][role["Ref"]]["Metadata"]["aws:cdk:path"].split("/", 1)[1]
+        for statement in policy["PolicyDocument"]["Statement"]:
+            actions = statement["Action"]
+            allowed.setdefault(name.removesuffix("/Resource"), set()).update(
+                [actions] if isinstance(actions, str) else actions
+            )
+            assert statement["Effect"] == "Allow"
+            if statement["Resource"] == "*":
+                assert (actions, "Condition" in statement) in {
+                    ("ecr:GetAuthorizationToken", False),
+                    ("ecs:ListTasks", True),
+                }
+    log = {"logs:CreateLogStream", "logs:PutLogEvents"}
+    invoke = {"lambda:InvokeFunction", "lambda:GetFunction"}
+    assert allowed == {
+        # Flyway itself has no permission at all; ECS fetches image and passwords for it.
+        "Task/ExecutionRole": log
+        | {
+            "ecr:BatchCheckLayerAvailability",
+            "ecr:BatchGetImage",
+            "ecr:GetAuthorizationToken",
+            "ecr:GetDownloadUrlForLayer",
+            "kms:Decrypt",
+            "secretsmanager:DescribeSecret",
+            "secretsmanager:GetSecretValue",
+        },
+        "StartRole": log | {"ecs:RunTask", "ecs:ListTasks", "ecs:DescribeTasks", "iam:PassRole"},
+        "WatchRole": log | {"ecs:DescribeTasks", "ecs:StopTask", "logs:GetLogEvents"},
+        "FrameworkStartRole": log | invoke | {"states:StartExecution"},
+        "FrameworkWatchRole": log | invoke,
+        "Provider/waiter-state-machine/Role": {"lambda:InvokeFunction"},
+    }
+    for role in find(found, "AWS::IAM::Role").values():
+        assert "ManagedPolicyArns" not in role
+    family = f"task-definition/{names.migrations(settings)}:*"
+    tasks = f"task/{names.migrations(settings)}/*"
+    cluster = {"ArnEquals": {"ecs:cluster": {"Fn::GetAtt": [_find_id(found, _CLUSTER), "Arn"]}}}
+    to_ecs = {"StringEquals": {"iam:PassedToService": "ecs-tasks.amazonaws.com"}}
+    limits = {
+        statement["Action"]: (str(statement["Resource"]), statement.get("Condition"))
+        for policy in find(found, "AWS::IAM::Policy").values()
+        for statement in policy["PolicyDocument"]["Statement"]
+        if isinstance(statement["Action"], str)
+    }
+    assert limits["ecs:RunTask"][0].endswith(family)
+    assert limits["ecs:RunTask"][1] == limits["ecs:ListTasks"][1] == cluster
+    assert limits["ecs:DescribeTasks"][0].endswith(tasks)
+    passed, condition = limits["iam:PassRole"]
+    assert condition == to_ecs
+    assert set(re.findall(r"Task\w*Role", passed)) == {"TaskExecutionRole", "TaskTaskRole"}
+
+
+@_each_environment
+def test_the_functions_are_told_where_the_task_runs(
+    settings: EnvironmentSettings,
+    template: Callable[[EnvironmentSettings], Template],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    functions = {
+        function["Handler"]: function
+        for function in find(template(settings), "AWS::Lambda::Function").values()
+    }
+    for name in ("on_event", "is_complete"):
+        function = functions[f"migrations.{name}"]
+        assert callable(getattr(handlers, name))
+        for key, value in function["Environment"]["Variables"].items():
+            monkeypatch.setenv(key, str(value))
+        assert handlers.TaskLocation.read().cluster == names.migrations(settings)
+    (container,) = only(template(settings), "AWS::ECS::TaskDefinition")["ContainerDefinitions"]
+    assert container["Name"] == handlers.TaskLocation.read().container
+    options = container["LogConfiguration"]["Options"]
+    assert options["awslogs-stream-prefix"] == handlers.TaskLocation.read().log_prefix
+
+
+@_each_environment
+def test_the_handler_ends_a_migration_before_the_framework_stops_asking(
+    settings: EnvironmentSettings, template: Callable[[EnvironmentSettings], Template]
+) -> None:
+    machine = only(template(settings), "AWS::StepFunctions::StateMachine")
+    definition = json.dumps(machine["DefinitionString"]).replace("\\", "")
+    seconds = int(definition.split('"IntervalSeconds":')[1].split(",")[0])
+    attempts = int(definition.split('"MaxAttempts":')[1].split(",")[0])
+    stopping = 120  # Fargate's longest
+    assert handlers.DEADLINE.total_seconds() + stopping < seconds * attempts <= 3600
+
+
+@pytest.mark.parametrize(
+    "setting", [{"is_migrated_at_deploy": False}, {"is_recovery_promoted": True}]
+)
+def test_where_nobody_may_migrate_the_task_stands_ready_and_nothing_runs_it(
+    setting: dict[str, bool],
+) -> None:
+    template = build_templates(replace(STAGING, **setting))["Migrations"]
+    assert not find(template, stack.RESOURCE_TYPE)
+    assert not find(template, "AWS::Lambda::Function")
+    assert find(template, "AWS::ECS::TaskDefinition")
+    # After a promotion the command would reach the primary that nobody uses any more.
+    assert ("MigrateCommand" in template.get("Outputs", {})) is not setting.get(
+        "is_recovery_promoted", False
+    )

@@ -1,0 +1,41 @@
+"""Every template is the one that was reviewed."""
+
+import copy
+from pathlib import Path
+
+from tests.support.synthesis import Synthesis
+from tests.synth.snapshots import compare, render, write
+
+
+def test_no_template_changes_unseen(synthesis: Synthesis) -> None:
+    changed = compare(synthesis.templates)
+    assert not changed, "make snapshots, and commit what is meant:\n" + "\n".join(changed)
+
+
+def test_only_the_lines_that_changed_are_shown(synthesis: Synthesis, tmp_path: Path) -> None:
+    name = "CloudFlow-Production-Database"
+    folder = tmp_path / "snapshots"
+    write(synthesis.templates, folder)
+    changed = copy.deepcopy(synthesis.templates)
+    _, primary = next(
+        (k, v)
+        for k, v in changed[name]["Resources"].items()
+        if k.startswith("Primary") and v["Type"] == "AWS::RDS::DBInstance"
+    )
+    primary["Properties"]["DBInstanceClass"] = "db.m7g.xlarge"
+    lines = [line for line in compare(changed, folder) if line[:1] in "+-"]
+    assert lines == [
+        f"--- {name} as recorded",
+        f"+++ {name} as synthesized",
+        '-    "DBInstanceClass": "db.m7g.large",',
+        '+    "DBInstanceClass": "db.m7g.xlarge",',
+    ]
+
+
+def test_asset_hashes_are_masked_and_nothing_else() -> None:
+    template = {"Resources": {"A": "x" + "0f" * 32, "B": "0e" * 32, "C": "0f" * 31}}
+    assert render(template) == (
+        '{\n "Resources": {\n  "A": "xASSET1",\n  "B": "ASSET2",\n  "C": "'
+        + "0f" * 31
+        + '"\n }\n}\n'
+    )

@@ -1,0 +1,227 @@
+"""What stacks/settings/environment.py takes, and what it refuses: with file, setting and remedy, in one line."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from stacks.environments import PRODUCTION, STAGING
+from stacks.settings.environment import AssociatedVpc, ExistingVpc
+
+_VPC = ExistingVpc(
+    vpc_id="vpc-0a",
+    database_subnet_ids=("subnet-1", "subnet-2", "subnet-3"),
+    task_subnet_ids=("subnet-4", "subnet-5", "subnet-6"),
+)
+
+
+def _assert_refused(change: Callable[[], object], *, start: str, remedy: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        change()
+    message = str(caught.value)
+    assert message.startswith(f"stacks/environments.py: {start}; ")
+    assert remedy in message
+    assert len(message.splitlines()) == 1
+
+
+def _replace(record: Any, setting: str, value: object) -> Any:  # noqa: ANN401
+    return replace(record, **{setting: value})
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "remedy"),
+    [
+        ("account", "12345678901", "use the 12 digits of an AWS account, or None"),
+        ("host_name", "prod-db", "use a lower-case name of two labels or more"),
+        ("host_name", "Prod-DB.internal", "use a lower-case name of two labels or more"),
+        ("alarm_email", "database", "use the mail address that alarms go to"),
+        ("instance_class", "m5.large", "use one of t4g.medium, "),
+        ("recovery_instance_class", "db.m7g.large", "use one of t4g.medium, "),
+        ("replicas", 0, "use 1 to 5: the read-only database name needs one"),
+        ("replicas", 6, "use 1 to 5"),
+        ("storage_gib", 19, "use 20 or more"),
+        ("storage_maximum_gib", 219, "use at least 220: RDS wants a tenth above storage_gib"),
+        ("backup_retention_days", 6, "use 7 to 35"),
+        ("backup_retention_days", 36, "use 7 to 35"),
+        ("account", 123456789012, "put its 12 digits in quotes"),
+        ("is_recovery_promoted", "False", "use a value of type bool"),
+        ("replicas", "2", "use a value of type int"),
+        ("task_cpu_architecture", "arm64", "use ARM64 or X86_64"),
+        ("parameter_overrides", {"max_connections": 400}, "use texts, such as"),
+        ("pooler_cpu_units", 300, "use one of 256, 512, 1024, 2048"),
+        ("pooler_memory_mib", 512, "use one of 1024, 2048, 3072, 4096, which Fargate takes"),
+        ("pooler_tasks", 4, "use 1 to pooler_tasks_maximum (3)"),
+        ("recovery_pooler_tasks", 4, "use 0 to pooler_tasks_maximum (3)"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_name_with_its_remedy(
+    setting: str, value: object, remedy: str
+) -> None:
+    _assert_refused(
+        lambda: _replace(PRODUCTION, setting, value),
+        start=f"production.{setting} is {value!r}",
+        remedy=remedy,
+    )
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "remedy"),
+    [
+        ("is_multi_az", False, "use True: one zone's loss"),
+        ("is_deletion_protected", False, "use True: production's data"),
+        ("is_applied_immediately", True, "use False: a change that restarts the database waits"),
+        ("pooler_tasks", 1, "use 2 or more: one task's loss"),
+    ],
+)
+def test_production_is_held_to_more_than_staging(setting: str, value: object, remedy: str) -> None:
+    _assert_refused(
+        lambda: _replace(PRODUCTION, setting, value),
+        start=f"production.{setting} is {value!r}",
+        remedy=remedy,
+    )
+    _replace(STAGING, setting, value)
+
+
+@pytest.mark.parametrize("name", ["p", "Staging", "2nd", "pre-production", "a" * 17])
+def test_a_name_that_no_physical_name_can_hold_is_refused(name: str) -> None:
+    _assert_refused(
+        lambda: replace(STAGING, name=name),
+        start=f"{name}.name is {name!r}",
+        remedy="lower-case letters and digits",
+    )
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "shown", "remedy"),
+    [
+        ("zones", ("us-west-2a", "us-west-2b", "us-west-2c"), None, "availability zones of us-eas"),
+        ("zones", ("us-east-1a", "us-east-1b"), None, "name 3 different availability zones"),
+        ("zones", ("us-east-1a", "us-east-1a", "us-east-1b"), None, "name 3 different"),
+        ("vpc_cidr", "10.20.0.0/21", None, "use /16 to /20"),
+        ("vpc_cidr", "10.20.0.1/16", None, "use an IPv4 range such as 10.20.0.0/16"),
+        ("client_cidrs", ("10.9.0.0/16", "0.0.0.0/0"), "0.0.0.0/0", "name the clients' networks"),
+        ("client_cidrs", ("0.0.0.0/1",), "0.0.0.0/1", "this one is the internet"),
+        ("client_cidrs", ("office",), "office", "use an IPv4 range"),
+    ],
+)
+def test_a_region_is_refused_by_the_value_that_is_wrong(
+    setting: str, value: object, shown: str | None, remedy: str
+) -> None:
+    _assert_refused(
+        lambda: replace(STAGING, primary=_replace(STAGING.primary, setting, value)),
+        start=f"staging.primary.{setting} is {value if shown is None else shown!r}",
+        remedy=remedy,
+    )
+
+
+def test_a_regions_loss_takes_only_one_of_the_two() -> None:
+    _assert_refused(
+        lambda: replace(
+            PRODUCTION, recovery=replace(PRODUCTION.primary, vpc_cidr=PRODUCTION.recovery.vpc_cidr)
+        ),
+        start="production.recovery.name is 'us-east-1'",
+        remedy="use another region than primary.name",
+    )
+
+
+@pytest.mark.parametrize("cidr", ["10.20.0.0/16", "10.20.16.0/20"])
+def test_the_two_regions_networks_can_be_peered(cidr: str) -> None:
+    _assert_refused(
+        lambda: replace(STAGING, recovery=replace(STAGING.recovery, vpc_cidr=cidr)),
+        start=f"staging.recovery.vpc_cidr is {cidr!r}",
+        remedy="use a range outside primary.vpc_cidr (10.20.0.0/16)",
+    )
+
+
+def test_a_vpc_that_is_there_already_and_further_ones_are_accepted() -> None:
+    region = replace(
+        STAGING.primary,
+        vpc_cidr="10.20.0.0/22",
+        existing_vpc=_VPC,
+        client_cidrs=("10.0.0.0/8", "192.0.2.1/32"),
+        associated_vpcs=(AssociatedVpc(vpc_id="vpc-0b", region="eu-west-1"),),
+    )
+    assert replace(STAGING, primary=region).primary == region
+
+
+@pytest.mark.parametrize("kind", ["database_subnet_ids", "task_subnet_ids"])
+@pytest.mark.parametrize("subnets", [("subnet-1", "subnet-2"), ("subnet-1",) * 3])
+def test_a_vpc_that_is_there_already_has_one_subnet_a_zone(
+    kind: str, subnets: tuple[str, ...]
+) -> None:
+    region = replace(STAGING.primary, existing_vpc=_replace(_VPC, kind, subnets))
+    _assert_refused(
+        lambda: replace(STAGING, primary=region),
+        start=f"staging.primary.existing_vpc.{kind} is {subnets!r}",
+        remedy="name 3 different subnets, one a zone, in the order of primary.zones",
+    )
+
+
+@pytest.mark.parametrize(
+    ("backup", "maintenance"),
+    [
+        ("02:00-02:30", "sun:02:29-sun:03:00"),
+        ("02:00-02:30", "sun:01:31-sun:02:01"),
+        ("02:00-04:00", "sun:02:30-sun:03:00"),  # within it
+        ("23:45-00:15", "tue:00:14-tue:00:44"),  # the backup runs over midnight
+        ("23:45-00:15", "tue:23:00-tue:23:46"),
+        ("00:00-00:30", "tue:23:31-wed:00:01"),  # the maintenance does
+        ("00:00-00:30", "sun:23:31-mon:00:01"),  # and over the week's end
+        ("23:30-00:00", "sun:23:59-mon:00:29"),
+        ("12:00-12:30", "sat:13:00-sun:12:01"),
+    ],
+)
+def test_backup_and_maintenance_never_overlap(backup: str, maintenance: str) -> None:
+    _assert_refused(
+        lambda: replace(STAGING, backup_window=backup, maintenance_window=maintenance),
+        start=f"staging.maintenance_window is {maintenance!r}",
+        remedy=f"move it out of backup_window ({backup})",
+    )
+
+
+@pytest.mark.parametrize(
+    ("backup", "maintenance"),
+    [
+        ("02:00-02:30", "sun:02:30-sun:03:00"),
+        ("02:00-02:30", "sun:01:30-sun:02:00"),
+        ("23:45-00:15", "tue:00:15-tue:00:45"),
+        ("23:45-00:15", "tue:23:15-tue:23:45"),
+        ("00:00-00:30", "sun:23:30-mon:00:00"),
+        ("23:30-00:00", "mon:00:00-mon:00:30"),
+    ],
+)
+def test_backup_and_maintenance_may_touch(backup: str, maintenance: str) -> None:
+    settings = replace(STAGING, backup_window=backup, maintenance_window=maintenance)
+    assert settings.maintenance_window == maintenance
+
+
+@pytest.mark.parametrize(
+    "window",
+    ["", "02:00", "2:00-2:30", "02:00-24:00", "02:60-03:30", "02:00-02:29", "sun:02:00-sun:02:30"],
+)
+def test_a_backup_window_is_one_that_rds_reads(window: str) -> None:
+    _assert_refused(
+        lambda: replace(STAGING, backup_window=window),
+        start=f"staging.backup_window is {window!r}",
+        remedy="use hh:mm-hh:mm in UTC, 30 minutes or more",
+    )
+
+
+@pytest.mark.parametrize(
+    "window",
+    [
+        "05:00-06:00",
+        "sun:05:00-06:00",
+        "son:05:00-son:06:00",
+        "sun:05:00-sun:25:00",
+        "sun:05:00-sun:05:29",
+        "sun:23:45-mon:00:14",
+    ],
+)
+def test_a_maintenance_window_is_one_that_rds_reads(window: str) -> None:
+    _assert_refused(
+        lambda: replace(STAGING, maintenance_window=window),
+        start=f"staging.maintenance_window is {window!r}",
+        remedy="use ddd:hh:mm-ddd:hh:mm in UTC, 30 minutes or more",
+    )

@@ -1,0 +1,32 @@
+"""The one set of Flyway settings."""
+
+import tomllib
+from pathlib import Path
+
+from db import flyway
+
+
+def test_flyway_refuses_what_it_would_skip_or_destroy_by_default() -> None:
+    settings = tomllib.loads((flyway.IMAGE_FOLDER / "flyway.toml").read_text(encoding="utf-8"))
+    assert settings["flyway"]["validateMigrationNaming"] is True
+    assert settings["flyway"]["cleanDisabled"] is True
+    assert settings["flyway"]["outOfOrder"] is False
+    assert settings["flyway"]["outputQueryResults"] is False
+    assert settings["flyway"]["postgresql"]["transactional"]["lock"] is False
+
+
+def test_the_password_is_in_the_environment_and_not_in_the_command() -> None:
+    command = flyway.build_command("java", [Path("a.jar")], "migrate")
+    environment = flyway.build_environment(
+        url="jdbc:x", user="owner", password="hunter2", options=""
+    )
+    assert "hunter2" not in " ".join(command)
+    assert environment["FLYWAY_PASSWORD"] == "hunter2"
+
+
+def test_every_jar_is_pinned_by_its_sum_and_reports_is_among_them() -> None:
+    """Without flyway-reports a failed migration exits 0 and prints nothing."""
+    lines = (flyway.IMAGE_FOLDER / "jars.sha256").read_text(encoding="ascii").splitlines()
+    assert all(len(line.split()[0]) == 64 for line in lines)
+    assert any("flyway-reports" in line for line in lines)
+    assert not any("slf4j-nop" in line for line in lines)

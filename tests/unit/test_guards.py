@@ -1,0 +1,112 @@
+"""What fails the synth: each guard is broken on purpose, and says one line with the remedy."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+import stacks.settings.budget
+from db.parameters import rds_parameters
+from stacks.environments import ENVIRONMENTS, PRODUCTION, STAGING
+from stacks.settings import guards
+from stacks.settings.budget import plan_budgets
+
+
+def _refuse(make: Callable[[], object]) -> str:
+    with pytest.raises(ValueError, match=r"^(db|stacks)/") as caught:
+        make()
+    message = str(caught.value)
+    assert "\n" not in message
+    assert ";" in message, "what is wrong; what to do"
+    return message
+
+
+def test_both_environments_pass_and_need_what_the_readme_says() -> None:
+    guards.check_all(ENVIRONMENTS)
+    needed = {(s.name, plan.server): plan.needed for s in ENVIRONMENTS for plan in plan_budgets(s)}
+    assert needed[("staging", "primary")] == 100
+    assert needed[("production", "primary")] == 140
+    assert needed[("production", "recovery")] == 260
+
+
+def test_a_region_whose_authorities_flyway_does_not_know_is_refused() -> None:
+    elsewhere = replace(
+        STAGING.recovery,
+        name="eu-west-1",
+        zones=("eu-west-1a", "eu-west-1b", "eu-west-1c"),
+    )
+    message = _refuse(lambda: guards.check_authorities(replace(STAGING, recovery=elsewhere)))
+    assert "staging.recovery.name is 'eu-west-1'" in message
+    assert "db/certificates/rds.pem" in message
+
+
+def test_connections_beyond_the_servers_are_refused_with_the_arithmetic() -> None:
+    message = _refuse(lambda: guards.check_budget(replace(PRODUCTION, pooler_tasks_maximum=4)))
+    assert message == (
+        "stacks/environments.py: production.pooler_tasks_maximum is 4; the recovery then needs 340 "
+        "connections (4 tasks x 2 while rolling x 2 pools x 20 = 320, migrations 3, "
+        "administrators 10, reserved 7) and has max_connections 300: lower it, or raise "
+        "max_connections in parameter_overrides and reboot the servers, replicas first"
+    )
+    guards.check_budget(
+        replace(PRODUCTION, pooler_tasks_maximum=4, parameter_overrides={"max_connections": "400"})
+    )
+
+
+def test_more_connections_than_the_memory_holds_are_refused() -> None:
+    message = _refuse(
+        lambda: guards.check_budget(
+            replace(STAGING, parameter_overrides={"max_connections": "900"})
+        )
+    )
+    assert "staging.instance_class is 't4g.medium'; its memory is for 396 connections" in message
+
+
+@pytest.mark.parametrize("name", guards.REPLAY_NEEDS)
+def test_a_replica_that_could_not_replay_is_refused(name: str) -> None:
+    more = str(int(rds_parameters()[name]) + 1)
+    on_primary = replace(
+        STAGING,
+        parameter_overrides={name: more},
+        replica_parameter_overrides={name: rds_parameters()[name]},
+    )
+    message = _refuse(lambda: guards.check_replay(on_primary))
+    assert f"staging.replica_parameter_overrides gives {name}" in message
+    guards.check_replay(replace(STAGING, replica_parameter_overrides={name: more}))
+
+
+@pytest.mark.parametrize("name", guards.REPLAY_NEEDS)
+def test_what_replay_needs_is_never_left_to_the_instances_memory(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = {key: value for key, value in rds_parameters().items() if key != name}
+    monkeypatch.setattr(stacks.settings.budget, "rds_parameters", lambda: table)
+    assert _refuse(lambda: guards.check_replay(STAGING)).startswith(f"db/parameters.py: {name}")
+
+
+@pytest.mark.parametrize(
+    ("setting", "name", "value", "said"),
+    [
+        ("parameter_overrides", "rds.force_ssl", "0", "it is the same everywhere"),
+        ("replica_parameter_overrides", "log_statement", "ddl", "it is the same everywhere"),
+        ("parameter_overrides", "max_conections", "400", "it is not in db/parameters.py"),
+        ("parameter_overrides", "max_slot_wal_keep_size", "-1", "use MB, 1 or more"),
+        ("parameter_overrides", "max_connections", "many", "use a number"),
+    ],
+)
+def test_an_override_lifts_no_safeguard(setting: str, name: str, value: str, said: str) -> None:
+    settings = replace(PRODUCTION, **{setting: {name: value}})
+    message = _refuse(lambda: guards.check_overrides(settings))
+    assert message.startswith(
+        f"stacks/environments.py: production.{setting}[{name!r}] is {value!r}; {said}"
+    )
+
+
+def test_no_two_environments_share_a_name() -> None:
+    for setting in ("name", "host_name"):
+        different = {"name": "other", "host_name": "other.internal"} | {
+            setting: getattr(PRODUCTION, setting)
+        }
+        shared = replace(PRODUCTION, **different)
+        message = _refuse(lambda other=shared: guards.check_distinct((PRODUCTION, other)))
+        assert f".{setting} is '{getattr(PRODUCTION, setting)}'; another" in message

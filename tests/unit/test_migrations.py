@@ -1,0 +1,97 @@
+"""Migration files are found, numbered and checksummed as Flyway does it."""
+
+from pathlib import Path
+
+import pytest
+
+from db.migrations import (
+    calculate_checksum,
+    calculate_checksums,
+    check_migrations,
+    find_migrations,
+    read_migrations,
+)
+
+
+def _refuse(folder: Path) -> str:
+    with pytest.raises(ValueError) as caught:
+        check_migrations(folder)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert ";" in message, "what is wrong; what to do"
+    return message
+
+
+def test_migrations_are_found_in_the_order_of_their_versions(tmp_path: Path) -> None:
+    for name in ("V10__ten.sql", "V2__two_words.sql", "V2.1__later.sql", "v3__misnamed.sql"):
+        (tmp_path / name).write_text("SELECT 1;\n", encoding="utf-8")
+    found = find_migrations(tmp_path)
+    assert [(m.version, m.description) for m in found] == [
+        ("2", "two words"),
+        ("2.1", "later"),
+        ("10", "ten"),
+    ]
+
+
+def test_a_checksum_does_not_depend_on_line_ends() -> None:
+    assert (
+        calculate_checksum(b"a\nb\n")
+        == calculate_checksum(b"a\r\nb")
+        == calculate_checksum(b"\xef\xbb\xbfa\rb\n")
+        != calculate_checksum(b"a\nc")
+    )
+
+
+def test_a_file_that_flyway_would_run_is_listed_whatever_the_case_of_its_ending(
+    tmp_path: Path,
+) -> None:
+    for name in ("V1__a.sql", "V2__b.SQL", "R__view.sql", "V1__a.sql.conf"):
+        (tmp_path / name).touch()
+    assert calculate_checksums(tmp_path).keys() == {"V1__a.sql", "V2__b.SQL", "R__view.sql"}
+
+
+def test_a_deploy_without_migrations_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="there is no migration; restore the folder"):
+        read_migrations(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (
+            ["V1__a.sql", "V2_b.sql"],
+            "V2_b.sql: this is no migration's name; a deploy lists only V{version}",
+        ),
+        (
+            ["V1__a.sql", "notes.txt"],
+            "notes.txt: this is no migration's name; a deploy lists only V{version}",
+        ),
+        (["V1__a.sql", "V1__b.sql"], "V1__b.sql: V1__a.sql has version 1 too; give one of the two"),
+        (["V1__a.sql", "V3__c.sql"], "V3__c.sql: version 3 stands where 2 is due; number"),
+        (
+            ["V1__a.sql", "R__view.sql"],
+            "R__view.sql: this is no migration's name; a deploy lists only V{v",
+        ),
+        (
+            ["V1__a.sql", "V2__b.SQL"],
+            "V2__b.SQL: this is no migration's name; a deploy lists only V{v",
+        ),
+        (["V1__a.sql", "V1.1__b.sql"], "V1.1__b.sql: version 1.1 stands where 2 is due; number"),
+        (
+            ["V1__a.sql", "V2__b.sql.conf"],
+            "V2__b.sql.conf: this is no migration's name; a deploy lists only V{version}",
+        ),
+    ],
+)
+def test_migrations_are_named_and_numbered_as_flyway_reads_them(
+    names: list[str], said: str, tmp_path: Path
+) -> None:
+    for name in names:
+        (tmp_path / name).touch()
+    assert said in _refuse(tmp_path)
+
+
+def test_settings_of_one_script_may_stand_beside_it(tmp_path: Path) -> None:
+    for name in ("V1__a.sql", "V2__b.sql", "V2__b.sql.conf"):
+        (tmp_path / name).touch()
+    check_migrations(tmp_path)
