@@ -1,7 +1,6 @@
 """PgBouncer on ECS Fargate behind a network load balancer, as the environment's host name."""
 
 import string
-from dataclasses import dataclass
 
 import aws_cdk as cdk
 from aws_cdk import aws_cloudwatch as cloudwatch
@@ -19,24 +18,20 @@ from aws_cdk import aws_secretsmanager as secretsmanager
 from aws_cdk import aws_ssm as ssm
 from constructs import Construct
 
-from db import pgbouncer
-from db.flyway import DATABASE_FOLDER
 from stacks.constructs.fargate import (
-    build_image,
     build_security_group,
-    build_task_definition,
     open_database,
 )
 from stacks.constructs.findings import acknowledge
 from stacks.constructs.functions import build_function
 from stacks.constructs.log_groups import build_log_group
 from stacks.constructs.network import DatabaseNetwork
+from stacks.constructs.pgbouncer_task import DatabaseHosts, PgBouncerSecrets, build_pgbouncer_task
 from stacks.database import DatabaseStack, name_client_secret
 from stacks.settings import names
 from stacks.settings.access import APP_USER, DATABASE, PORT, READONLY_DATABASE
 from stacks.settings.environment import EnvironmentSettings, Region
 
-IMAGE_FOLDER = DATABASE_FOLDER / "images" / "pgbouncer"
 CLIENT_WAIT_METRIC = "ClientWait"
 CLIENT_WAIT_PATTERN = "[..., label=wait, microseconds, unit=us]"
 CLIENTS_REFUSED_METRIC = "ClientsRefused"
@@ -51,16 +46,9 @@ CLIENTS_REFUSED_TERMS = (
     "Too many open files",
 )
 
-SCHEMA_LABEL = "cloudflow.schema-version"
-RUN_FOLDER = "/run/pgbouncer"
-_RUN_FOLDER_MIB = 16
-_AUTHORITIES = "/etc/rds.pem"  # as the Dockerfile places it
-_IMAGE_USER = 6432  # as the Dockerfile makes it
-
 # A task that is replaced gets no new clients and keeps its old ones for the deregistration delay;
 # then it ends each one's transaction and has the stop timeout, Fargate's longest, to do so.
 _DEREGISTRATION = cdk.Duration.seconds(120)
-_STOP_TIMEOUT = cdk.Duration.seconds(120)
 _HEALTH_INTERVAL = cdk.Duration.seconds(10)
 _HEALTH_GRACE = cdk.Duration.seconds(60)
 # The load balancer's own default, above PgBouncer's tcp_keepidle of 15 s.
@@ -70,59 +58,6 @@ _RENEWAL_EVERY = cdk.Duration.minutes(5)
 _ROTATION_EVERY = cdk.Duration.days(30)
 # All that is no letter or digit, as for the passwords that are generated first.
 _EXCLUDED = string.punctuation
-
-# Stand in for host names that only the deploy knows; render_ini wants names, not CDK's tokens.
-_WRITER = "writer.placeholder"
-_READERS = "readers.placeholder"
-# The entry point puts the secret's user in: rotation alternates between two.
-_SERVER_USER, _SERVER_USER_MARK = "server_user", "@SERVER_USER@"
-
-
-@dataclass(frozen=True, kw_only=True)
-class DatabaseHosts:
-    """The servers behind the two database names; without readers, the writer is behind both."""
-
-    writer: str
-    readers: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class PgBouncerSecrets:
-    """Whom clients log in as, by their names, and whom PgBouncer logs in as."""
-
-    clients: dict[str, secretsmanager.ISecret]
-    server: secretsmanager.ISecret
-
-    @property
-    def all(self) -> list[secretsmanager.ISecret]:
-        return [*self.clients.values(), self.server]
-
-
-def build_pooler(*, is_client_tls_required: bool = False) -> pgbouncer.PgBouncerSettings:
-    """PgBouncer's settings on AWS, with placeholders for the servers' host names."""
-    return pgbouncer.PgBouncerSettings(
-        routes=(
-            pgbouncer.Route(
-                name=DATABASE, host=_WRITER, port=PORT, database=DATABASE, user=_SERVER_USER
-            ),
-            pgbouncer.Route(
-                name=READONLY_DATABASE,
-                host=_READERS,
-                port=PORT,
-                database=DATABASE,
-                user=_SERVER_USER,
-            ),
-        ),
-        listen_addresses=("*",),
-        listen_port=PORT,
-        auth_file=f"{RUN_FOLDER}/userlist.txt",
-        admin_user="nobody",  # the auth file does not have it
-        is_logging_stats=True,
-        server_authorities=_AUTHORITIES,
-        certificate=f"{RUN_FOLDER}/certificate.pem",
-        key=f"{RUN_FOLDER}/key.pem",
-        is_client_tls_required=is_client_tls_required,
-    )
 
 
 class PgBouncerService(Construct):
@@ -141,7 +76,7 @@ class PgBouncerService(Construct):
         region: Region,
         network: DatabaseNetwork,
         database_group: ec2.ISecurityGroup,
-        servers: DatabaseHosts,
+        hosts: DatabaseHosts,
         secrets: PgBouncerSecrets,
         key: kms.IKey,
         tasks: int,
@@ -151,7 +86,15 @@ class PgBouncerService(Construct):
         self.service_name = names.pooler(settings)
         self.cluster_name = names.cluster(settings)
         self.log_group = self._build_log_group(settings)
-        definition = self._build_task_definition(settings, schema_version, servers, secrets, key)
+        definition = build_pgbouncer_task(
+            self,
+            settings=settings,
+            schema_version=schema_version,
+            hosts=hosts,
+            secrets=secrets,
+            key=key,
+            log_group=self.log_group,
+        )
         self.execution_role: iam.IRole = definition.obtain_execution_role()
         service_group = build_security_group(self, network, description="Tasks of PgBouncer")
         service = self._build_service(settings, network, definition, service_group, tasks)
@@ -191,84 +134,6 @@ class PgBouncerService(Construct):
             unit=cloudwatch.Unit.COUNT,
         )
         return group
-
-    def _build_task_definition(
-        self,
-        settings: EnvironmentSettings,
-        schema_version: str,
-        servers: DatabaseHosts,
-        secrets: PgBouncerSecrets,
-        key: kms.IKey,
-    ) -> ecs.FargateTaskDefinition:
-        definition = build_task_definition(
-            self,
-            settings,
-            family=names.pooler(settings),
-            cpu_units=settings.pooler_cpu_units,
-            memory_mib=settings.pooler_memory_mib,
-        )
-        definition.add_container(
-            "PgBouncer",
-            container_name="pgbouncer",
-            image=build_image(settings, IMAGE_FOLDER),
-            # A statement that was prepared before a migration may fail after it, and goes on doing
-            # so in some drivers: a new version of the schema replaces the tasks.
-            docker_labels={SCHEMA_LABEL: schema_version},
-            environment={
-                "PGBOUNCER_INI": _render_ini(servers, settings),
-                "HOST_NAME": settings.host_name,
-                "CLIENT_USERS": " ".join(secrets.clients),
-            },
-            secrets={
-                **{
-                    f"PASSWORD_{user}": ecs.Secret.from_secrets_manager(secret, "password")
-                    for user, secret in secrets.clients.items()
-                },
-                "SERVER_USER": ecs.Secret.from_secrets_manager(secrets.server, "username"),
-                "SERVER_PASSWORD": ecs.Secret.from_secrets_manager(secrets.server, "password"),
-            },
-            port_mappings=[ecs.PortMapping(container_port=PORT)],
-            logging=ecs.LogDriver.aws_logs(stream_prefix="pgbouncer", log_group=self.log_group),
-            readonly_root_filesystem=True,
-            user=f"{_IMAGE_USER}:{_IMAGE_USER}",
-            stop_timeout=_STOP_TIMEOUT,
-            ulimits=[
-                ecs.Ulimit(
-                    name=ecs.UlimitName.NOFILE,
-                    soft_limit=pgbouncer.DESCRIPTORS,
-                    hard_limit=pgbouncer.DESCRIPTORS,
-                )
-            ],
-        )
-        resource = definition.node.default_child
-        assert isinstance(resource, ecs.CfnTaskDefinition)
-        # The construct knows no tmpfs for Fargate yet, which takes it since January 2026.
-        resource.add_property_override(
-            "ContainerDefinitions.0.LinuxParameters",
-            {
-                "Tmpfs": [
-                    {
-                        "ContainerPath": RUN_FOLDER,
-                        "Size": _RUN_FOLDER_MIB,
-                        "MountOptions": [f"uid={_IMAGE_USER}", f"gid={_IMAGE_USER}", "mode=0700"],
-                    }
-                ]
-            },
-        )
-        execution_role = definition.obtain_execution_role()
-        key.grant_decrypt(execution_role)
-        acknowledge(
-            execution_role,
-            "AwsSolutions::AwsSolutions-IAM5[Resource::*]",
-            "ecr:GetAuthorizationToken knows no resource; the image, the log, the secret and its "
-            "key are named",
-        )
-        acknowledge(
-            definition,
-            "AwsSolutions::AwsSolutions-ECS2",
-            "pgbouncer.ini and users' names are no secrets; the passwords come from their secrets",
-        )
-        return definition
 
     def _build_service(
         self,
@@ -463,17 +328,6 @@ def _connection_string(settings: EnvironmentSettings, database: str) -> str:
     return f"postgresql://{APP_USER}:${{DB_PASSWORD}}@{settings.host_name}:{PORT}/{database}"
 
 
-def _render_ini(servers: DatabaseHosts, settings: EnvironmentSettings) -> str:
-    """The one renderer's file, a line an element, so that a diff shows the lines that changed."""
-    text = pgbouncer.render_ini(
-        build_pooler(is_client_tls_required=settings.is_client_tls_required)
-    )
-    text = text.replace(f"user={_SERVER_USER}\n", f"user={_SERVER_USER_MARK}\n")
-    text = text.replace(_WRITER, servers.writer)
-    text = text.replace(_READERS, ",".join(servers.readers or (servers.writer,)))
-    return cdk.Token.as_string({"Fn::Join": ["\n", text.rstrip("\n").split("\n")]})
-
-
 class PoolingStack(cdk.Stack):
     """PgBouncer in the primary region: holds no data, can be thrown away and made again."""
 
@@ -502,7 +356,7 @@ class PoolingStack(cdk.Stack):
             region=settings.primary,
             network=network,
             database_group=database.security_group,
-            servers=DatabaseHosts(
+            hosts=DatabaseHosts(
                 writer=database.primary.db_instance_endpoint_address,
                 readers=tuple(r.db_instance_endpoint_address for r in database.replicas),
             ),

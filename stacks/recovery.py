@@ -30,8 +30,9 @@ from stacks.constructs.instances import (
     build_shared_resources,
 )
 from stacks.constructs.network import DatabaseNetwork
+from stacks.constructs.pgbouncer_task import DatabaseHosts, PgBouncerSecrets
 from stacks.database import name_client_secret
-from stacks.pooling import DatabaseHosts, PgBouncerSecrets, PgBouncerService
+from stacks.pooling import PgBouncerService
 from stacks.settings import budget, names
 from stacks.settings.access import CLIENT_USERS
 from stacks.settings.environment import EnvironmentSettings
@@ -116,7 +117,7 @@ class RecoveryStack(cdk.Stack):
             region=settings.recovery,
             network=shared.network,
             database_group=shared.security_group,
-            servers=DatabaseHosts(writer=replica.db_instance_endpoint_address, readers=()),
+            hosts=DatabaseHosts(writer=replica.db_instance_endpoint_address, readers=()),
             secrets=secrets,
             key=shared.key,
             tasks=tasks,

@@ -20,7 +20,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from stacks import pooling
+from stacks.constructs import pgbouncer_task
 from tests.support import containers
 from tests.support.pgbouncer_tasks import PgBouncerStarter, RunningPgBouncer
 
@@ -149,7 +149,7 @@ def _start(service: PgBouncerStarter) -> RunningPgBouncer:
 def _find_secrets(service: PgBouncerStarter, pooler: RunningPgBouncer) -> list[str]:
     """The passwords, and each part of the verifiers that the running task keeps."""
     process = Path("/proc") / str(containers.find_process(pooler.run.name))
-    file = process / "root" / pooling.RUN_FOLDER.lstrip("/") / "userlist.txt"
+    file = process / "root" / pgbouncer_task.RUN_FOLDER.lstrip("/") / "userlist.txt"
     verifiers = re.findall(r'"SCRAM-SHA-256\$\d+:(.+)\$(.+):(.+)"', file.read_text("utf-8"))
     assert verifiers
     parts = [part for verifier in verifiers for part in verifier]

@@ -11,6 +11,7 @@ from cryptography import x509
 
 from db import scram
 from stacks import pooling
+from stacks.constructs import pgbouncer_task
 from stacks.environments import STAGING
 from tests.support import containers
 from tests.support.certificates import Authority
@@ -64,7 +65,7 @@ def test_clients_are_kept_as_verifiers_in_a_file_that_is_whole_from_the_start(
     pooler = service.start(password='a"b\\c$d e%s', server_password='x"y')
     pooler.run.wait_for("process up")
     process = Path("/proc") / str(containers.find_process(pooler.run.name))
-    folder = process / "root" / pooling.RUN_FOLDER.lstrip("/")
+    folder = process / "root" / pgbouncer_task.RUN_FOLDER.lstrip("/")
     assert sorted(path.name for path in folder.iterdir()) == [
         "certificate.pem",
         "key.pem",

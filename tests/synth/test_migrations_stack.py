@@ -10,7 +10,7 @@ import pytest
 
 from db.migrations import find_migrations
 from stacks import migrations as stack
-from stacks import pooling
+from stacks.constructs import pgbouncer_task
 from stacks.environments import ENVIRONMENTS, STAGING
 from stacks.handlers import migrations as handlers
 from stacks.settings import names
@@ -124,7 +124,7 @@ def test_a_new_version_of_the_schema_renews_pgbouncer(
     definition = only(synthesis.templates[names.stack(settings, role)], "AWS::ECS::TaskDefinition")
     (container,) = definition["ContainerDefinitions"]
     version = find_migrations()[-1].version
-    assert container["DockerLabels"] == {pooling.SCHEMA_LABEL: version}
+    assert container["DockerLabels"] == {pgbouncer_task.SCHEMA_LABEL: version}
 
 
 @_each_environment

@@ -14,7 +14,7 @@ import db.parameters
 from db.migrations import read_migrations
 from db.parameters import Parameter, localhost_parameters, rds_parameters
 from db.pgbouncer import render_ini
-from stacks import pooling
+from stacks.constructs import pgbouncer_task
 from stacks.environments import ENVIRONMENTS, PRODUCTION, STAGING
 from stacks.settings import names
 from stacks.settings.environment import AssociatedVpc, EnvironmentSettings, ExistingVpc
@@ -245,7 +245,7 @@ def test_the_task_gets_the_one_renderers_file_and_no_password(
     task = only(stack_of(settings, role), "AWS::ECS::TaskDefinition")
     (container,) = task["ContainerDefinitions"]
     environment = {entry["Name"]: entry["Value"] for entry in container["Environment"]}
-    expected = render_ini(pooling.build_pooler())
+    expected = render_ini(pgbouncer_task.build_pooler())
     for host in ("writer.placeholder", "readers.placeholder"):
         assert host in expected
         expected = expected.replace(host, "<host>")
