@@ -112,7 +112,7 @@ def measure_logins(servers: Servers, report: Report) -> Table:
         "ms",
         reference=spent["direct"],
         ours=spent["pooled"],
-        meaning="connect with SCRAM, SELECT 1, disconnect; the README promises at most 0.1",
+        meaning="connect with SCRAM, SELECT 1, disconnect; docs/pooling.md promises at most 0.1",
     )
     return _build_table("LOGINS", figure)
 

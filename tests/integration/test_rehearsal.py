@@ -311,8 +311,8 @@ def test_why_an_index_has_a_file_of_its_own_form_and_how_one_is_mended(
     path.write_text(drafted, encoding="utf-8")
     assert "failed migration" in checkout.type("migrate").errors
     forget = "DELETE FROM flyway_schema_history WHERE NOT success"
-    assert forget in (PROJECT / "README.md").read_text(encoding="utf-8")
+    assert forget in (PROJECT / "docs/migrations.md").read_text(encoding="utf-8")
     assert checkout.type("psql", "--owner", "-c", forget).status == 0
     assert checkout.type("migrate").status == 0
     assert _is_valid(checkout)
-    proven("an index that was cut short leaves an invalid one; mended as the README says")
+    proven("an index that was cut short leaves an invalid one; repaired as docs/migrations.md says")

@@ -73,7 +73,7 @@ def test_no_other_stack_changes(synthesis: Synthesis, next_commit: Path) -> None
     assert changed == {names.stack(e, role) for e in ENVIRONMENTS for role in _CHANGED}
 
 
-def test_the_diff_is_the_migration_the_image_and_pgbouncers_renewal_as_the_readme_shows(
+def test_the_diff_is_the_migration_the_image_and_pgbouncers_renewal_as_the_document_shows(
     synthesis: Synthesis, next_commit: Path, proven: Callable[[str], None]
 ) -> None:
     migrations, pooling, recovery = (
@@ -89,8 +89,8 @@ def test_the_diff_is_the_migration_the_image_and_pgbouncers_renewal_as_the_readm
         f'[+]       "cloudflow.schema-version": "{_LATEST + 1}"',
     ]
     assert _find_changed_lines(pooling) == _find_changed_lines(recovery) == renewal
-    readme = (PROJECT / "README.md").read_text(encoding="utf-8")
+    document = (PROJECT / "docs/migrations.md").read_text(encoding="utf-8")
     for diff in (migrations, pooling):
         shown = "\n".join(line for line in diff if line and "Number of stacks" not in line)
-        assert shown in readme, f"README.md: the diff is now\n{shown}"
+        assert shown in document, f"docs/migrations.md: the diff is now\n{shown}"
     proven("a commit that adds a migration: cdk diff shows it, the new image, PgBouncer's renewal")
