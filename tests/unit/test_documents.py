@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 from collections.abc import Iterable, Iterator
 from functools import cache
@@ -12,6 +13,7 @@ import pglast
 import pytest
 
 from db.local.instance import DEFAULT_PORT, DEV_DATABASE, DEV_PASSWORD, DEV_USER
+from db.migrations import FOLDER as MIGRATIONS_FOLDER
 from db.pgbouncer import PgBouncerSettings
 from stacks.environments import ENVIRONMENTS, STAGING
 from stacks.settings.budget import (
@@ -26,6 +28,7 @@ from stacks.settings.environment import INSTANCE_MEMORY_GIB
 from tests.support.aws_commands import find_commands, find_faults
 from tests.support.documents import Document, build_anchor, read_documents
 from tests.support.machine import PROJECT
+from tests.support.migration_rules import find_violations
 
 DOCUMENTS = {document.name: document for document in read_documents()}
 README = DOCUMENTS["README.md"]
@@ -37,6 +40,15 @@ _SNAPSHOTS = PROJECT / "tests" / "synth" / "snapshots"
 _MADE_BY_THE_READER = {
     "cloudflow-staging-restored",
     "cloudflow-staging-before-new-start",
+}
+
+# Names of PostgreSQL, of drivers and of npm that the code does not use.
+_NAMES_OF_OTHERS = {
+    "binary_parameters",
+    "node_modules",
+    "pg_advisory_lock",
+    "search_path",
+    "statement_timeout",
 }
 
 
@@ -133,6 +145,30 @@ def _find_missing_files(document: Document) -> Iterator[str]:
         is_example = re.fullmatch(r"db/migrations/V5__\w+\.sql", span)
         if not is_example and not (PROJECT / span).exists():
             yield span
+
+
+@ALL
+def test_every_setting_that_is_named_is_in_the_code(document: Document) -> None:
+    assert list(_find_unknown_settings(document)) == []
+
+
+def test_a_setting_that_the_code_does_not_have_is_found() -> None:
+    text = "`is_promoted_now=True`, `storage_gib`, `search_path`"
+    assert list(_find_unknown_settings(_document(text))) == ["is_promoted_now"]
+
+
+def _find_unknown_settings(document: Document) -> Iterator[str]:
+    """Names of settings, parameters and roles that stand nowhere in db/ and stacks/."""
+    known = _list_code_words() | _NAMES_OF_OTHERS
+    for span in document.spans:
+        match = re.fullmatch(r"([a-z]+(?:_[a-z]+)+)(?:=\w+)?", span)
+        if match and match[1] not in known:
+            yield str(match[1])
+
+
+@cache
+def _list_code_words() -> set[str]:
+    return {str(word) for text in _read_code() for word in re.findall(r"\w+", text)}
 
 
 @ALL
@@ -404,6 +440,19 @@ def test_every_sql_block_parses(document: Document) -> None:
 def test_sql_that_does_not_parse_is_found() -> None:
     with pytest.raises(pglast.parser.ParseError):
         pglast.parse_sql("SELECT FROM WHERE")
+
+
+def test_the_examples_of_migrations_keep_the_rules(tmp_path: Path) -> None:
+    changing, indexing, exempt = DOCUMENTS["docs/migrations.md"].of_language("sql")
+    shutil.copytree(MIGRATIONS_FOLDER, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "V5__change.sql").write_text(changing, encoding="utf-8")
+    (tmp_path / "V6__index.sql").write_text(indexing, encoding="utf-8")
+    (tmp_path / "V6__index.sql.conf").write_text("executeInTransaction=false\n", "utf-8")
+    exempt = f"SET LOCAL lock_timeout = '500ms';\n{exempt}"
+    (tmp_path / "V7__exempt.sql").write_text(exempt, encoding="utf-8")
+    assert find_violations(tmp_path) == []
+    (tmp_path / "V7__exempt.sql").write_text(exempt.replace("--", "-- not"), encoding="utf-8")
+    assert "ban-drop-column" in "\n".join(find_violations(tmp_path))
 
 
 # Figures
