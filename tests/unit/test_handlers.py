@@ -13,7 +13,10 @@ from moto import mock_aws
 
 from stacks.commands import rotate
 from stacks.environments import STAGING
-from stacks.handlers import backup_age, renewal
+from stacks.handlers.backup_age import handler as backup_age
+from stacks.handlers.backup_age.recovery_point import find_age_seconds, render_metric_line
+from stacks.handlers.renew_passwords import handler as renew_passwords
+from stacks.handlers.renew_passwords.tasks import replace_outdated_tasks
 from stacks.settings import names
 
 _NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
@@ -50,7 +53,7 @@ def test_the_age_is_that_of_the_newest_recovery_point(rds: Any, stubber: Stubber
         _answer(timedelta(hours=3), timedelta(minutes=5), None),
         {"DBInstanceIdentifier": _PRIMARY},
     )
-    assert backup_age.find_age_seconds(rds, _PRIMARY, now=_NOW) == 300
+    assert find_age_seconds(rds, _PRIMARY, now=_NOW) == 300
 
 
 @pytest.mark.parametrize("answer", [_answer(), _answer(None)])
@@ -61,13 +64,11 @@ def test_without_a_recovery_point_there_is_no_figure(
 ) -> None:
     stubber.add_response("describe_db_instance_automated_backups", answer)
     with pytest.raises(LookupError, match=f"no replicated backup of {_PRIMARY} in us-west-2"):
-        backup_age.find_age_seconds(rds, _PRIMARY, now=_NOW)
+        find_age_seconds(rds, _PRIMARY, now=_NOW)
 
 
 def test_the_line_is_a_metric_in_the_embedded_format() -> None:
-    line = json.loads(
-        json.dumps(backup_age.build_line(300.0, "CloudFlow/Production", "BackupAge", now=_NOW))
-    )
+    line = json.loads(render_metric_line(300.0, "CloudFlow/Production", "BackupAge", now=_NOW))
     (metric,) = line["_aws"]["CloudWatchMetrics"]
     assert metric["Namespace"] == "CloudFlow/Production"
     assert metric["Metrics"] == [{"Name": "BackupAge", "Unit": "Seconds"}]
@@ -133,13 +134,13 @@ def test_a_changed_secret_replaces_the_tasks_once(
         "provide-client-params.ecs.UpdateService", lambda params, **_: begun.append(params)
     )
 
-    def renew() -> bool:
-        return renewal.renew("c", "s", list(arns.values()), ecs=ecs, secrets=secrets)
+    def replace() -> bool:
+        return replace_outdated_tasks("c", "s", list(arns.values()), ecs=ecs, secrets=secrets)
 
-    assert not renew()
+    assert not replace()
     time.sleep(1.1)  # moto's dates are whole seconds
     secrets.put_secret_value(SecretId=arns[user], SecretString='{"password": "new"}')
-    assert renew()
+    assert replace()
     assert begun == [{"cluster": "c", "service": "s", "forceNewDeployment": True}]
     said = json.loads(capsys.readouterr().out)
     assert arns[user] in said
@@ -147,7 +148,7 @@ def test_a_changed_secret_replaces_the_tasks_once(
     later = datetime.now(UTC) + timedelta(minutes=1)
     services = {"services": [{"deployments": [{"createdAt": later}]}]}
     monkeypatch.setattr(ecs, "describe_services", lambda **_: services)
-    assert not renew(), "the deployment that it began is younger than the secret"
+    assert not replace(), "the deployment that it began is younger than the secret"
 
 
 @pytest.mark.usefixtures("aws")
@@ -156,7 +157,7 @@ def test_a_service_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -
     for name, value in {"CLUSTER": "c", "SERVICE": "gone", "SECRETS": "a"}.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(LookupError, match="no service gone in cluster c"):
-        renewal.handler({}, None)
+        renew_passwords.handler({}, None)
 
 
 @pytest.mark.parametrize(("arguments", "user"), [([], "app"), (["app_b"], "app_b")])
