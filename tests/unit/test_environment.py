@@ -1,13 +1,16 @@
-"""What stacks/settings/environment.py takes, and what it refuses: with file, setting and remedy, in one line."""
+"""The settings refuse wrong values in one line, with the file, the setting and the remedy."""
 
+import ast
+import re
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import MISSING, fields, replace
 from typing import Any
 
 import pytest
 
+from stacks import environments
 from stacks.environments import PRODUCTION, STAGING
-from stacks.settings.environment import AssociatedVpc, ExistingVpc
+from stacks.settings.environment import AssociatedVpc, EnvironmentSettings, ExistingVpc
 
 _VPC = ExistingVpc(
     vpc_id="vpc-0a",
@@ -29,6 +32,16 @@ def _replace(record: Any, setting: str, value: object) -> Any:  # noqa: ANN401
     return replace(record, **{setting: value})
 
 
+def test_the_file_to_edit_lists_every_setting_that_has_a_default() -> None:
+    defaults = {
+        setting.name: {} if setting.default is MISSING else setting.default
+        for setting in fields(EnvironmentSettings)
+        if not (setting.default is MISSING and setting.default_factory is MISSING)
+    }
+    listed = re.findall(r"^    (\w+)=(\S+)", environments.__doc__ or "", re.MULTILINE)
+    assert {name: ast.literal_eval(value) for name, value in listed} == defaults
+
+
 @pytest.mark.parametrize(
     ("setting", "value", "remedy"),
     [
@@ -38,10 +51,10 @@ def _replace(record: Any, setting: str, value: object) -> Any:  # noqa: ANN401
         ("alarm_email", "database", "use the mail address that alarms go to"),
         ("instance_class", "m5.large", "use one of t4g.medium, "),
         ("recovery_instance_class", "db.m7g.large", "use one of t4g.medium, "),
-        ("replicas", 0, "use 1 to 5: the read-only database name needs one"),
+        ("replicas", 0, "use 1 to 5, because a replica answers the read-only database name"),
         ("replicas", 6, "use 1 to 5"),
         ("storage_gib", 19, "use 20 or more"),
-        ("storage_maximum_gib", 219, "use at least 220: RDS wants a tenth above storage_gib"),
+        ("storage_maximum_gib", 219, "use at least 220, because RDS requires 10 percent more"),
         ("backup_retention_days", 6, "use 7 to 35"),
         ("backup_retention_days", 36, "use 7 to 35"),
         ("account", 123456789012, "put its 12 digits in quotes"),
@@ -50,7 +63,7 @@ def _replace(record: Any, setting: str, value: object) -> Any:  # noqa: ANN401
         ("task_cpu_architecture", "arm64", "use ARM64 or X86_64"),
         ("parameter_overrides", {"max_connections": 400}, "use texts, such as"),
         ("pooler_cpu_units", 300, "use one of 256, 512, 1024, 2048"),
-        ("pooler_memory_mib", 512, "use one of 1024, 2048, 3072, 4096, which Fargate takes"),
+        ("pooler_memory_mib", 512, "use one of 1024, 2048, 3072, 4096, which Fargate offers"),
         ("pooler_tasks", 4, "use 1 to pooler_tasks_maximum (3)"),
         ("recovery_pooler_tasks", 4, "use 0 to pooler_tasks_maximum (3)"),
     ],
@@ -68,10 +81,18 @@ def test_a_wrong_value_is_refused_by_name_with_its_remedy(
 @pytest.mark.parametrize(
     ("setting", "value", "remedy"),
     [
-        ("is_multi_az", False, "use True: one zone's loss"),
-        ("is_deletion_protected", False, "use True: production's data"),
-        ("is_applied_immediately", True, "use False: a change that restarts the database waits"),
-        ("pooler_tasks", 1, "use 2 or more: one task's loss"),
+        ("is_multi_az", False, "use True, because the loss of one zone"),
+        (
+            "is_deletion_protected",
+            False,
+            "use True, because only a person",
+        ),
+        (
+            "is_applied_immediately",
+            True,
+            "use False, because a change that restarts",
+        ),
+        ("pooler_tasks", 1, "use 2 or more, because the loss of one task"),
     ],
 )
 def test_production_is_held_to_more_than_staging(setting: str, value: object, remedy: str) -> None:
@@ -101,7 +122,12 @@ def test_a_name_that_no_physical_name_can_hold_is_refused(name: str) -> None:
         ("vpc_cidr", "10.20.0.0/21", None, "use /16 to /20"),
         ("vpc_cidr", "10.20.0.1/16", None, "use an IPv4 range such as 10.20.0.0/16"),
         ("client_cidrs", ("10.9.0.0/16", "0.0.0.0/0"), "0.0.0.0/0", "name the clients' networks"),
-        ("client_cidrs", ("0.0.0.0/1",), "0.0.0.0/1", "this one is the internet"),
+        (
+            "client_cidrs",
+            ("0.0.0.0/1",),
+            "0.0.0.0/1",
+            "this range is a large part of the internet",
+        ),
         ("client_cidrs", ("office",), "office", "use an IPv4 range"),
     ],
 )
