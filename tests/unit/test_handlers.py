@@ -1,6 +1,10 @@
 """The scheduled handlers and the operator's command, against answers as AWS gives them."""
 
 import json
+import os
+import shlex
+import subprocess
+import sys
 import time
 from collections.abc import Generator
 from datetime import UTC, datetime, timedelta
@@ -18,6 +22,7 @@ from stacks.handlers.backup_age.recovery_point import find_age_seconds, render_m
 from stacks.handlers.renew_passwords import handler as renew_passwords
 from stacks.handlers.renew_passwords.tasks import replace_outdated_tasks
 from stacks.settings import names
+from tests.support.machine import PROJECT
 
 _NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 _PRIMARY = "cloudflow-production-primary"
@@ -179,8 +184,66 @@ def test_the_application_gets_a_new_password_and_keeps_the_rest(
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["nope"], ["staging", "production"], ["staging", "app", "x"]]
+    "arguments",
+    [[], [""], ["nope"], ["staging", "production"], ["staging", "app", "x"], ["staging", "--x"]],
 )
-def test_a_rotation_says_which_environments_there_are(arguments: list[str]) -> None:
-    with pytest.raises(SystemExit, match=r"make rotate ENV=\.\.\. \(staging, production\)"):
+def test_a_rotation_with_wrong_arguments_says_in_one_line_what_to_type(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(boto3, "client", lambda *_, **__: pytest.fail("AWS was called"))
+    with pytest.raises(SystemExit) as stopped:
         rotate.main(arguments)
+    assert stopped.value.code == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert len(printed.err.splitlines()) == 1
+    assert printed.err.startswith("make rotate: ")
+    assert printed.err.endswith("type make rotate ENV=staging|production [LOGIN=app|app_b]\n")
+
+
+@pytest.mark.usefixtures("aws")
+def test_a_rotation_that_aws_refuses_says_so_in_one_line() -> None:
+    with pytest.raises(SystemExit) as stopped:
+        rotate.main(["staging", "app_b"])  # the secret does not exist
+    said = str(stopped.value)
+    assert said.startswith("make rotate: changing cloudflow/staging/app_b failed: ")
+    assert "ResourceNotFoundException" in said
+    assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize("module", ["stacks.commands.rotate", "stacks.settings.names"])
+def test_what_an_operator_runs_loads_no_cdk(module: str) -> None:
+    """jsii starts Node, which takes over a second and prints a banner if Node is old."""
+    loaded = subprocess.run(
+        [sys.executable, "-c", f"import sys, {module}; print(*sys.modules)"],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    assert module in loaded
+    roots = {name.partition(".")[0] for name in loaded}
+    assert not roots & {"aws_cdk", "jsii", "constructs", "cdk_nag"}
+
+
+@pytest.mark.parametrize(
+    ("typed", "given"),
+    [
+        (["ENV=staging"], ["staging"]),
+        (["ENV=staging", "LOGIN=app_b"], ["staging", "app_b"]),
+        ([], [""]),
+        (["LOGIN=app_b"], ["", "app_b"]),
+    ],
+)
+def test_make_rotate_passes_on_what_was_typed(typed: list[str], given: list[str]) -> None:
+    unset = {k: v for k, v in os.environ.items() if k not in ("ENV", "LOGIN", "MAKEFLAGS")}
+    shown = subprocess.run(
+        ["make", "--no-print-directory", "-n", "rotate", *typed],
+        cwd=PROJECT,
+        env=unset,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    *_, command = shown.splitlines()
+    assert shlex.split(command) == [".venv/bin/python", "-m", "stacks.commands.rotate", *given]
