@@ -68,9 +68,7 @@ def test_the_file_to_edit_lists_every_setting_that_has_a_default() -> None:
         ("recovery_pooler_tasks", 4, "use 0 to pooler_tasks_maximum (3)"),
     ],
 )
-def test_a_wrong_value_is_refused_by_name_with_its_remedy(
-    setting: str, value: object, remedy: str
-) -> None:
+def test_a_wrong_value_is_refused_with_its_remedy(setting: str, value: object, remedy: str) -> None:
     _assert_refused(
         lambda: _replace(PRODUCTION, setting, value),
         start=f"production.{setting} is {value!r}",
@@ -95,7 +93,9 @@ def test_a_wrong_value_is_refused_by_name_with_its_remedy(
         ("pooler_tasks", 1, "use 2 or more, because the loss of one task"),
     ],
 )
-def test_production_is_held_to_more_than_staging(setting: str, value: object, remedy: str) -> None:
+def test_production_has_stricter_rules_than_staging(
+    setting: str, value: object, remedy: str
+) -> None:
     _assert_refused(
         lambda: _replace(PRODUCTION, setting, value),
         start=f"production.{setting} is {value!r}",
@@ -141,7 +141,7 @@ def test_a_region_is_refused_by_the_value_that_is_wrong(
     )
 
 
-def test_a_regions_loss_takes_only_one_of_the_two() -> None:
+def test_the_two_regions_are_different() -> None:
     _assert_refused(
         lambda: replace(
             PRODUCTION, recovery=replace(PRODUCTION.primary, vpc_cidr=PRODUCTION.recovery.vpc_cidr)
@@ -160,7 +160,7 @@ def test_the_two_regions_networks_can_be_peered(cidr: str) -> None:
     )
 
 
-def test_a_vpc_that_is_there_already_and_further_ones_are_accepted() -> None:
+def test_an_existing_vpc_and_associated_vpcs_are_accepted() -> None:
     region = replace(
         STAGING.primary,
         vpc_cidr="10.20.0.0/22",
@@ -173,9 +173,7 @@ def test_a_vpc_that_is_there_already_and_further_ones_are_accepted() -> None:
 
 @pytest.mark.parametrize("kind", ["database_subnet_ids", "task_subnet_ids"])
 @pytest.mark.parametrize("subnets", [("subnet-1", "subnet-2"), ("subnet-1",) * 3])
-def test_a_vpc_that_is_there_already_has_one_subnet_a_zone(
-    kind: str, subnets: tuple[str, ...]
-) -> None:
+def test_an_existing_vpc_has_one_subnet_a_zone(kind: str, subnets: tuple[str, ...]) -> None:
     region = replace(STAGING.primary, existing_vpc=_replace(_VPC, kind, subnets))
     _assert_refused(
         lambda: replace(STAGING, primary=region),
@@ -189,11 +187,11 @@ def test_a_vpc_that_is_there_already_has_one_subnet_a_zone(
     [
         ("02:00-02:30", "sun:02:29-sun:03:00"),
         ("02:00-02:30", "sun:01:31-sun:02:01"),
-        ("02:00-04:00", "sun:02:30-sun:03:00"),  # within it
+        ("02:00-04:00", "sun:02:30-sun:03:00"),  # the maintenance begins within the backup
         ("23:45-00:15", "tue:00:14-tue:00:44"),  # the backup runs over midnight
         ("23:45-00:15", "tue:23:00-tue:23:46"),
-        ("00:00-00:30", "tue:23:31-wed:00:01"),  # the maintenance does
-        ("00:00-00:30", "sun:23:31-mon:00:01"),  # and over the week's end
+        ("00:00-00:30", "tue:23:31-wed:00:01"),  # the maintenance runs over midnight
+        ("00:00-00:30", "sun:23:31-mon:00:01"),  # the maintenance runs over the end of the week
         ("23:30-00:00", "sun:23:59-mon:00:29"),
         ("12:00-12:30", "sat:13:00-sun:12:01"),
     ],
@@ -226,7 +224,7 @@ def test_backup_and_maintenance_may_touch(backup: str, maintenance: str) -> None
     "window",
     ["", "02:00", "2:00-2:30", "02:00-24:00", "02:60-03:30", "02:00-02:29", "sun:02:00-sun:02:30"],
 )
-def test_a_backup_window_is_one_that_rds_reads(window: str) -> None:
+def test_a_backup_window_that_rds_cannot_read_is_refused(window: str) -> None:
     _assert_refused(
         lambda: replace(STAGING, backup_window=window),
         start=f"staging.backup_window is {window!r}",
@@ -245,7 +243,7 @@ def test_a_backup_window_is_one_that_rds_reads(window: str) -> None:
         "sun:23:45-mon:00:14",
     ],
 )
-def test_a_maintenance_window_is_one_that_rds_reads(window: str) -> None:
+def test_a_maintenance_window_that_rds_cannot_read_is_refused(window: str) -> None:
     _assert_refused(
         lambda: replace(STAGING, maintenance_window=window),
         start=f"staging.maintenance_window is {window!r}",

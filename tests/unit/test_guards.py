@@ -45,7 +45,7 @@ def test_a_region_whose_authorities_flyway_does_not_know_is_refused() -> None:
     assert "db/certificates/rds.pem" in message
 
 
-def test_connections_beyond_the_servers_are_refused_with_the_arithmetic() -> None:
+def test_more_connections_than_a_server_accepts_are_refused_with_the_sum() -> None:
     message = _refuse(lambda: guards.check_budget(replace(PRODUCTION, pooler_tasks_maximum=4)))
     assert message == (
         "stacks/environments.py: production.pooler_tasks_maximum is 4; lower it, or raise "
@@ -83,7 +83,7 @@ def test_a_replica_that_could_not_replay_is_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", guards.REPLAY_NEEDS)
-def test_what_replay_needs_is_never_left_to_the_instances_memory(
+def test_a_parameter_that_replay_needs_must_stand_in_the_table(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table = {key: value for key, value in rds_parameters().items() if key != name}
@@ -111,7 +111,9 @@ def test_what_replay_needs_is_never_left_to_the_instances_memory(
         ("parameter_overrides", "max_connections", "many", "use a number"),
     ],
 )
-def test_an_override_lifts_no_safeguard(setting: str, name: str, value: str, said: str) -> None:
+def test_an_override_that_is_not_allowed_is_refused(
+    setting: str, name: str, value: str, said: str
+) -> None:
     settings = replace(PRODUCTION, **{setting: {name: value}})
     message = _refuse(lambda: guards.check_overrides(settings))
     assert message.startswith(

@@ -1,10 +1,6 @@
-"""The scheduled handlers and the operator's command, against answers as AWS gives them."""
+"""The functions that run on a schedule. moto and botocore's Stubber answer for AWS."""
 
 import json
-import os
-import shlex
-import subprocess
-import sys
 import time
 from collections.abc import Generator
 from datetime import UTC, datetime, timedelta
@@ -13,16 +9,13 @@ from typing import Any
 import boto3
 import pytest
 from botocore.stub import Stubber
-from moto import mock_aws
 
-from stacks.commands import rotate
 from stacks.environments import STAGING
 from stacks.handlers.backup_age import handler as backup_age
 from stacks.handlers.backup_age.recovery_point import find_age_seconds, render_metric_line
 from stacks.handlers.renew_passwords import handler as renew_passwords
 from stacks.handlers.renew_passwords.tasks import replace_outdated_tasks
 from stacks.settings import names
-from tests.support.machine import PROJECT
 
 _NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 _PRIMARY = "cloudflow-production-primary"
@@ -62,7 +55,7 @@ def test_the_age_is_that_of_the_newest_recovery_point(rds: Any, stubber: Stubber
 
 
 @pytest.mark.parametrize("answer", [_answer(), _answer(None)])
-def test_without_a_recovery_point_there_is_no_figure(
+def test_without_a_recovery_point_there_is_no_value(
     rds: Any,  # noqa: ANN401
     stubber: Stubber,
     answer: dict[str, Any],
@@ -97,15 +90,6 @@ def test_the_function_finds_its_handler_and_its_settings(
         )
         backup_age.handler({}, None)
     assert 0 <= json.loads(capsys.readouterr().out)["BackupAge"] < 60
-
-
-@pytest.fixture
-def aws(monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    with mock_aws():
-        yield
 
 
 def _make_secret(user: str) -> str:
@@ -157,93 +141,9 @@ def test_a_changed_secret_replaces_the_tasks_once(
 
 
 @pytest.mark.usefixtures("aws")
-def test_a_service_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_service_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     boto3.client("ecs").create_cluster(clusterName="c")
     for name, value in {"CLUSTER": "c", "SERVICE": "gone", "SECRETS": "a"}.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(LookupError, match="no service gone in cluster c"):
         renew_passwords.handler({}, None)
-
-
-@pytest.mark.parametrize(("arguments", "user"), [([], "app"), (["app_b"], "app_b")])
-@pytest.mark.usefixtures("aws")
-def test_the_application_gets_a_new_password_and_keeps_the_rest(
-    arguments: list[str], user: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    secrets = boto3.client("secretsmanager")
-    arn = _make_secret(user)
-    rotate.main(["staging", *arguments])
-    content = json.loads(secrets.get_secret_value(SecretId=arn)["SecretString"])
-    password = content.pop("password")
-    assert content == {"username": user, "port": 5432}
-    assert len(password) == 40
-    assert password.isalnum(), "safe in a URL"
-    assert password not in capsys.readouterr().out
-    before = secrets.get_secret_value(SecretId=arn, VersionStage="AWSPREVIOUS")
-    assert json.loads(before["SecretString"])["password"] == "old"
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [[], [""], ["nope"], ["staging", "production"], ["staging", "app", "x"], ["staging", "--x"]],
-)
-def test_a_rotation_with_wrong_arguments_says_in_one_line_what_to_type(
-    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(boto3, "client", lambda *_, **__: pytest.fail("AWS was called"))
-    with pytest.raises(SystemExit) as stopped:
-        rotate.main(arguments)
-    assert stopped.value.code == 2
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert len(printed.err.splitlines()) == 1
-    assert printed.err.startswith("make rotate: ")
-    assert printed.err.endswith("type make rotate ENV=staging|production [LOGIN=app|app_b]\n")
-
-
-@pytest.mark.usefixtures("aws")
-def test_a_rotation_that_aws_refuses_says_so_in_one_line() -> None:
-    with pytest.raises(SystemExit) as stopped:
-        rotate.main(["staging", "app_b"])  # the secret does not exist
-    said = str(stopped.value)
-    assert said.startswith("make rotate: changing cloudflow/staging/app_b failed: ")
-    assert "ResourceNotFoundException" in said
-    assert len(said.splitlines()) == 1
-
-
-@pytest.mark.parametrize("module", ["stacks.commands.rotate", "stacks.settings.names"])
-def test_what_an_operator_runs_loads_no_cdk(module: str) -> None:
-    """jsii starts Node, which takes over a second and prints a banner if Node is old."""
-    loaded = subprocess.run(
-        [sys.executable, "-c", f"import sys, {module}; print(*sys.modules)"],
-        cwd=PROJECT,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.split()
-    assert module in loaded
-    roots = {name.partition(".")[0] for name in loaded}
-    assert not roots & {"aws_cdk", "jsii", "constructs", "cdk_nag"}
-
-
-@pytest.mark.parametrize(
-    ("typed", "given"),
-    [
-        (["ENV=staging"], ["staging"]),
-        (["ENV=staging", "LOGIN=app_b"], ["staging", "app_b"]),
-        ([], [""]),
-        (["LOGIN=app_b"], ["", "app_b"]),
-    ],
-)
-def test_make_rotate_passes_on_what_was_typed(typed: list[str], given: list[str]) -> None:
-    unset = {k: v for k, v in os.environ.items() if k not in ("ENV", "LOGIN", "MAKEFLAGS")}
-    shown = subprocess.run(
-        ["make", "--no-print-directory", "-n", "rotate", *typed],
-        cwd=PROJECT,
-        env=unset,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    *_, command = shown.splitlines()
-    assert shlex.split(command) == [".venv/bin/python", "-m", "stacks.commands.rotate", *given]

@@ -16,7 +16,7 @@ from moto import mock_aws
 from stacks.handlers.start_migrations import handler as start_handler
 from stacks.handlers.start_migrations.start import NotStartedError, is_rollback, start
 from stacks.handlers.watch_migrations import handler as watch_handler
-from stacks.handlers.watch_migrations.stack_event import REASON_BYTES, fit
+from stacks.handlers.watch_migrations.stack_event import REASON_BYTES, Explanation, fit
 from stacks.handlers.watch_migrations.task_end import DEADLINE, STOP_REASON
 from stacks.handlers.watch_migrations.watch import MigrationFailedError, watch
 from stacks.migrations import _START_TIMEOUT, _WATCH_TIMEOUT
@@ -25,7 +25,7 @@ from tests.support.fargate import FAMILY, NOW, REGION, Fargate, connect
 _OLD, _NEW = ["V1__a.sql checksum 1"], ["V1__a.sql checksum 1", "V2__b.sql checksum 2"]
 _REQUEST = "0f3c8a52-5d1e-4c39-9d0b-2f6f6f1f7c11"
 
-# As Flyway 12.4 prints them; tests/integration/test_deploys.py asks the real one.
+# The output of Flyway 12.4. tests/integration/test_deploys.py runs the real Flyway.
 _ROLLED_BACK = """\
 Migrating schema "public" to version "2 - b"
 ERROR: Migration of schema "public" to version "2 - b" failed! Changes successfully rolled back.
@@ -71,7 +71,7 @@ def fargate(monkeypatch: pytest.MonkeyPatch) -> Generator[Fargate]:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "test")
     monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
-    # botocore waits between its retries; nobody needs to.
+    # botocore waits between its retries. The tests need not wait.
     monkeypatch.setattr("botocore.endpoint.time", SimpleNamespace(sleep=lambda _seconds: None))
     with mock_aws():
         yield Fargate()
@@ -93,12 +93,12 @@ def _event(
 
 
 def _start(fargate: Fargate, event: dict[str, Any]) -> dict[str, Any]:
-    """on_event, as the framework calls it: its answer is added to the event."""
+    """Call on_event as the framework does, which adds the answer to the event."""
     return event | start(event, fargate.location, ecs=fargate.ecs, now=NOW)
 
 
 def _begin(fargate: Fargate, *, age: timedelta = timedelta()) -> tuple[dict[str, Any], Any]:
-    """A started task, of that age, and the event that is_complete is asked with."""
+    """Start a task and set its age. Returns the event for is_complete, and the task."""
     event = _start(fargate, _event("Update", fargate.register()))
     (task,) = fargate.tasks()
     fargate.date(task, age=age)
@@ -123,8 +123,8 @@ def _fail(fargate: Fargate, event: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize("kind", ["Create", "Update"])
-def test_the_very_task_definition_of_the_event_is_run(fargate: Fargate, kind: str) -> None:
-    """A rollback names the one before: the family's latest would be the image that failed."""
+def test_the_task_definition_of_the_event_is_run(fargate: Fargate, kind: str) -> None:
+    """A rollback names the previous revision. The latest revision has the image that failed."""
     before, _latest = fargate.register(), fargate.register()
     event = _start(fargate, _event(kind, before))
     (task,) = fargate.tasks()
@@ -155,7 +155,7 @@ def test_the_same_event_again_starts_no_second_task(fargate: Fargate) -> None:
     assert len(fargate.tasks()) == 1
 
 
-def test_aws_itself_is_told_to_start_one_task_an_event(fargate: Fargate) -> None:
+def test_ecs_gets_the_event_as_its_client_token(fargate: Fargate) -> None:
     sent: list[dict[str, Any]] = []
     hook, events = "provide-client-params.ecs.RunTask", fargate.ecs.meta.events
 
@@ -171,7 +171,7 @@ def test_aws_itself_is_told_to_start_one_task_an_event(fargate: Fargate) -> None
 def test_a_second_update_does_not_migrate_beside_the_first(fargate: Fargate) -> None:
     first, task = _begin(fargate)
     other = _event("Update", fargate.register()) | {"RequestId": "another"}
-    for status in ("RUNNING", "STOPPED"):  # the second: asked to stop, and not yet stopped
+    for status in ("RUNNING", "STOPPED"):  # STOPPED: asked to stop, and not stopped yet
         task.desired_status = status
         with pytest.raises(NotStartedError, match="another migration is running") as raised:
             _start(fargate, other)
@@ -181,15 +181,15 @@ def test_a_second_update_does_not_migrate_beside_the_first(fargate: Fargate) -> 
 
 
 def _roll_back(fargate: Fargate) -> dict[str, Any]:
-    """The event that follows a failed update: the old list and revision, for the new ones."""
+    """The event that follows a failed update. It has the old list and the old revision."""
     before, failed = fargate.register(), fargate.register()
     event = _event("Update", before, listed=_OLD, before=_NEW)
     event["OldResourceProperties"]["TaskDefinition"] = failed
     return event
 
 
-def test_a_rollback_runs_the_old_image_whatever_that_comes_to(fargate: Fargate) -> None:
-    """It lists nothing that was not applied before; failing, it would strand the stack."""
+def test_a_rollback_runs_the_old_image_and_its_failure_is_ignored(fargate: Fargate) -> None:
+    """A rollback applies nothing. Its failure would leave the stack in need of repair by hand."""
     event = _start(fargate, _roll_back(fargate))
     (task,) = fargate.tasks()
     fargate.date(task)
@@ -199,8 +199,8 @@ def test_a_rollback_runs_the_old_image_whatever_that_comes_to(fargate: Fargate) 
     assert _watch(fargate, event) == {"IsComplete": True}
 
 
-def test_a_rollback_that_cannot_start_is_left_undone(fargate: Fargate) -> None:
-    _begin(fargate)  # another that goes on
+def test_a_rollback_that_cannot_start_succeeds(fargate: Fargate) -> None:
+    _begin(fargate)  # another task, which goes on
     event = _start(fargate, _roll_back(fargate) | {"RequestId": "another"})
     assert len(fargate.tasks()) == 1
     assert _watch(fargate, event) == {"IsComplete": True}
@@ -216,7 +216,7 @@ def test_a_new_image_alone_is_no_rollback(fargate: Fargate) -> None:
 
 
 @pytest.mark.parametrize("way", ["killed", "too long"])
-def test_what_was_cut_short_outside_a_transaction_says_what_may_be_left(
+def test_an_interruption_outside_a_transaction_names_what_may_be_left(
     fargate: Fargate, way: str
 ) -> None:
     event, task = _begin(fargate)
@@ -246,8 +246,8 @@ def test_a_task_that_ecs_does_not_place_fails_with_ecs_reason(
         _start(fargate, _event("Create", "definition"))
 
 
-@pytest.mark.filterwarnings("ignore:Exception.InvalidSubnetIdError")  # moto's own
-def test_a_subnet_that_is_gone_fails_with_awss_own_words(fargate: Fargate) -> None:
+@pytest.mark.filterwarnings("ignore:Exception.InvalidSubnetIdError")  # moto raises it
+def test_a_missing_subnet_fails_with_the_message_of_aws(fargate: Fargate) -> None:
     definition = fargate.register()
     connect("ec2").delete_subnet(SubnetId=fargate.location.subnets[0])
     with pytest.raises(ClientError, match=fargate.location.subnets[0]):
@@ -261,7 +261,7 @@ def test_a_task_that_does_not_start_fails_with_its_reason(fargate: Fargate) -> N
     assert f"did not start: {told}" in _fail(fargate, event)
 
 
-def test_a_task_that_is_killed_says_by_what(fargate: Fargate) -> None:
+def test_a_killed_task_fails_with_its_signal_and_reason(fargate: Fargate) -> None:
     event, task = _begin(fargate)
     fargate.write(task, _BEGUN)
     fargate.end(task, exit_code=137, reason="OutOfMemoryError: container killed")
@@ -272,7 +272,7 @@ def test_a_task_that_is_killed_says_by_what(fargate: Fargate) -> None:
     assert task.id in said, "where the whole output is"
 
 
-def test_a_task_that_outlives_a_deploy_is_stopped_before_the_deploy_fails(
+def test_a_task_longer_than_a_deploy_is_stopped_before_the_deploy_fails(
     fargate: Fargate,
 ) -> None:
     event, task = _begin(fargate, age=DEADLINE)
@@ -296,7 +296,7 @@ def test_a_task_is_asked_to_stop_once(fargate: Fargate) -> None:
     assert task.stopped_reason == "by somebody"
 
 
-def test_a_task_that_ecs_has_forgotten_is_named(fargate: Fargate) -> None:
+def test_a_task_that_ecs_does_not_know_any_more_is_named(fargate: Fargate) -> None:
     event, _task = _begin(fargate)
     event["TaskArn"] = f"arn:aws:ecs:::task/{FAMILY}/gone"
     assert _watch(fargate, event) == {"IsComplete": False}, "it may not be known yet"
@@ -339,10 +339,10 @@ def test_a_failed_migration_says_what_where_and_what_to_do(
     assert expected in said
     assert said.endswith(f"/cloudflow/staging/migrations, stream migrations/flyway/{task.id}")
     assert "Learn more" not in said
-    assert "Key (a)=(1)" not in said, "a row, in an event that many may read"
+    assert "Key (a)=(1)" not in said, "it shows a row, and many people may read the event"
 
 
-def test_output_that_is_late_is_waited_for_and_then_missed(fargate: Fargate) -> None:
+def test_the_log_of_a_failed_task_may_arrive_late(fargate: Fargate) -> None:
     event, task = _begin(fargate)
     fargate.end(task, exit_code=1)
     assert _watch(fargate, event) == {"IsComplete": False}
@@ -363,11 +363,23 @@ def test_a_reason_fits_cloudformation_with_its_beginning_and_its_end(text: str) 
     assert fit("short", end=end) == f"short{end}"
 
 
+def test_the_steps_of_an_explanation_are_never_cut() -> None:
+    explanation = Explanation(
+        what="x" * 9000, steps=("Correct it.", "Deploy again."), runbook="docs/runbook.md#half-done"
+    )
+    text = explanation.render(log="there")
+    assert len(json.dumps(text)) <= REASON_BYTES
+    assert text.endswith(
+        "\n1. Correct it.\n2. Deploy again.\nRunbook: docs/runbook.md#half-done"
+        "\nWhole output: there"
+    )
+
+
 @contextmanager
 def _answering(
     fargate: Fargate, operation: str, status: int, code: str, *, times: int = 10**6
 ) -> Generator[list[str]]:
-    """AWS answers an operation so, that many times; gives the list of what was asked."""
+    """Make AWS answer an operation with an error. Gives the list of the calls so far."""
     asked: list[str] = []
 
     def answer(event_name: str, **_: object) -> AWSResponse | None:
@@ -387,7 +399,7 @@ def _answering(
 
 
 def _reconnect(fargate: Fargate) -> None:
-    """A client as the function makes it, with its retries."""
+    """Use a client as the function makes it, with its retries."""
     fargate.ecs = boto3.client("ecs", region_name=REGION, config=start_handler.CLIENT_CONFIG)
 
 
@@ -419,7 +431,7 @@ def test_an_api_that_fails_for_minutes_does_not_fail_the_deploy(
     assert "V2__b.sql, line 3" in _fail(fargate, event)
 
 
-def test_an_answer_that_does_not_come_is_asked_for_again(
+def test_a_call_without_an_answer_does_not_fail_the_deploy(
     fargate: Fargate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     event, _task = _begin(fargate)
@@ -436,7 +448,7 @@ def test_an_answer_that_does_not_come_is_asked_for_again(
 
 
 def test_every_attempt_fits_the_functions_timeout() -> None:
-    """Lambda would end it, and the framework takes that for a failure of the migration."""
+    """When Lambda ends the function, the framework takes that for a failed migration."""
 
     def last(config: Any) -> float:  # noqa: ANN401
         attempts = config.retries["total_max_attempts"]
@@ -449,7 +461,7 @@ def test_every_attempt_fits_the_functions_timeout() -> None:
     assert 4 * starting < _START_TIMEOUT.to_seconds(), "two lists, a description, the start"
 
 
-def test_a_permission_that_is_missing_fails_with_awss_own_words(fargate: Fargate) -> None:
+def test_a_missing_permission_fails_with_the_message_of_aws(fargate: Fargate) -> None:
     event, _task = _begin(fargate)
     with (
         _answering(fargate, "DescribeTasks", 400, "AccessDeniedException"),
