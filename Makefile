@@ -73,7 +73,7 @@ diff deploy: .venv/.complete node_modules/.complete
 	    && $(IN_VENV) node_modules/.bin/cdk $@ "$$stacks" $(ARGS)
 
 rotate: .venv/.complete ## give the application a new password; ENV=staging, LOGIN=app_b
-	@.venv/bin/python -m stacks.commands.rotate $(ENV) $(LOGIN)
+	@.venv/bin/python -m stacks.commands.rotate "$(ENV)" $(if $(LOGIN),"$(LOGIN)")
 
 snapshots: .venv/.complete node_modules/.complete ## renew tests/synth/snapshots from the templates
 	@$(IN_VENV) .venv/bin/python -m tests.synth.snapshots

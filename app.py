@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import aws_cdk as cdk
 
+from db import flyway
 from db.migrations import Migration, read_migrations
 from stacks.database import DatabaseStack
 from stacks.migrations import MigrationsStack
@@ -37,7 +38,7 @@ def build_stacks(
     Raises ValueError where a guard refuses (stacks/settings/guards.py).
     """
     environments = tuple(environments)
-    guards.check_all(environments)
+    guards.check_all(environments, authorities=flyway.AUTHORITIES.read_text(encoding="ascii"))
     for settings in environments:
         _build_environment(
             app, settings, migrations=migrations, account=settings.account or account

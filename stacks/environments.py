@@ -1,4 +1,24 @@
-"""The environments on AWS, at a glance; what each setting means is in stacks/settings/environment.py.
+"""The settings of the environments on AWS: the file to edit.
+
+stacks/settings/environment.py explains each setting, with its unit. A wrong value is refused with a
+line that says what to do.
+
+These settings have a default. To change one, add it to an environment:
+
+    account=None                   the account of the credentials that deploy
+    replicas=1
+    parameter_overrides={}         PostgreSQL parameters that differ from db/parameters.py
+    replica_parameter_overrides={}
+    backup_window="02:00-02:30"    UTC
+    backup_retention_days=7
+    maintenance_window="sun:05:00-sun:06:00"
+    is_client_tls_required=False
+    task_cpu_architecture="ARM64"
+    is_migrated_at_deploy=True     False: a person runs Flyway
+    is_recovery_promoted=False     True: the recovery region takes over, for good
+    recovery_pooler_tasks=0        PgBouncer tasks there before it takes over
+
+A Region may also have existing_vpc, client_cidrs and associated_vpcs.
 
 Development runs on localhost (db/local) and has no stacks.
 """
@@ -7,7 +27,7 @@ from stacks.settings.environment import EnvironmentSettings, Region
 
 STAGING = EnvironmentSettings(
     name="staging",
-    account=None,  # that of the credentials that deploy
+    account=None,  # the account of the credentials that deploy
     host_name="staging-db.internal",
     alarm_email="database-staging@cloudflow.example",
     primary=Region(
@@ -36,7 +56,7 @@ STAGING = EnvironmentSettings(
 
 PRODUCTION = EnvironmentSettings(
     name="production",
-    account=None,  # that of the credentials that deploy
+    account=None,  # the account of the credentials that deploy
     host_name="prod-db.internal",
     alarm_email="database-production@cloudflow.example",
     primary=Region(

@@ -263,7 +263,7 @@ class MigrationsStack(cdk.Stack):
             "Start",
             name=names.migrations_function(settings, "start"),
             description="Starts Flyway's task",
-            handler="migrations.on_event",
+            handler="start_migrations.handler.on_event",
             environment=_name_place(settings, task),
             timeout=_START_TIMEOUT,
             statements=[
@@ -297,7 +297,7 @@ class MigrationsStack(cdk.Stack):
             "Watch",
             name=names.migrations_function(settings, "watch"),
             description="Tells whether Flyway's task is over, and how it ended",
-            handler="migrations.is_complete",
+            handler="watch_migrations.handler.is_complete",
             environment=_name_place(settings, task),
             timeout=_WATCH_TIMEOUT,
             statements=[

@@ -187,7 +187,7 @@ class PgBouncerService(Construct):
             "Renewal",
             name=names.renewal_function(settings),
             description="Replaces PgBouncer's tasks when their secrets have changed",
-            handler="renewal.handler",
+            handler="renew_passwords.handler.handler",
             environment={
                 "CLUSTER": names.cluster(settings),
                 "SERVICE": names.pooler(settings),

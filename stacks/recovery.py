@@ -170,7 +170,7 @@ class RecoveryStack(cdk.Stack):
             "BackupAge",
             name=names.backup_age_function(settings),
             description="Age of the recovery point in this region, as a metric",
-            handler="backup_age.handler",
+            handler="backup_age.handler.handler",
             environment={
                 "INSTANCE": names.primary(settings),
                 "NAMESPACE": names.metrics_namespace(settings),

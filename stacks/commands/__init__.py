@@ -1,1 +1,1 @@
-"""What an operator runs: boto3 and the settings only, so that it starts at once."""
+"""Commands for operators. They import boto3 and the settings only, so they start at once."""

@@ -1,15 +1,18 @@
-"""python -m stacks.commands.rotate ENVIRONMENT [USER]: gives a user of the application a new password.
+"""Gives a user of the application a new password: make rotate ENV=staging LOGIN=app_b
 
-Only Secrets Manager is told. PgBouncer's tasks are replaced by themselves within minutes
-(stacks/handlers/renewal.py); until then the old password opens the old ones and the new one the new
-ones. The old one stays readable as the version AWSPREVIOUS.
+The command changes the secret in Secrets Manager and nothing else. Within minutes the Lambda
+function renew_passwords replaces PgBouncer's tasks. Until then, old tasks accept the old password
+and new tasks accept the new one. The secret's version AWSPREVIOUS keeps the old password.
 """
 
+import argparse
 import json
 import sys
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
 import boto3
+from botocore.exceptions import BotoCoreError, ClientError
 
 from stacks.environments import ENVIRONMENTS
 from stacks.settings import names
@@ -17,8 +20,15 @@ from stacks.settings.access import APP_USER, CLIENT_USERS, PASSWORD_LENGTH
 from stacks.settings.environment import EnvironmentSettings
 
 
+class _Parser(argparse.ArgumentParser):
+    """Reports wrong arguments in one line, with what to type."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; type {self.usage}\n")
+
+
 def rotate(settings: EnvironmentSettings, user: str, *, secrets: Any) -> str:  # noqa: ANN401
-    """Returns the new version's id. What else the secret says, a client's host and port, stays."""
+    """Change the password and keep the other keys of the secret. Returns the new version's id."""
     name = names.secret(settings, user)
     content = json.loads(secrets.get_secret_value(SecretId=name)["SecretString"])
     content["password"] = secrets.get_random_password(
@@ -28,20 +38,32 @@ def rotate(settings: EnvironmentSettings, user: str, *, secrets: Any) -> str:  #
     return str(answer["VersionId"])
 
 
-def main(arguments: list[str]) -> None:
-    found = {settings.name: settings for settings in ENVIRONMENTS}
-    environment, user = (*arguments, APP_USER, "")[:2] if arguments else ("", "")
-    if len(arguments) > 2 or environment not in found or user not in CLIENT_USERS:
+def main(arguments: Sequence[str]) -> None:
+    settings_by_name = {settings.name: settings for settings in ENVIRONMENTS}
+    parser = _Parser(
+        prog="make rotate",
+        usage=f"make rotate ENV={'|'.join(settings_by_name)} [LOGIN={'|'.join(CLIENT_USERS)}]",
+        description="Gives a user of the application a new password.",
+    )
+    parser.add_argument("environment", metavar="ENV", choices=settings_by_name)
+    parser.add_argument(
+        "login", metavar="LOGIN", choices=CLIENT_USERS, nargs="?", default=APP_USER,
+        help=f"the user, {APP_USER} by default",
+    )  # fmt: skip
+    given = parser.parse_args(arguments)
+    settings = settings_by_name[given.environment]
+    secret = names.secret(settings, given.login)
+    try:
+        secrets = boto3.client("secretsmanager", region_name=settings.primary.name)
+        version = rotate(settings, given.login, secrets=secrets)
+    except (BotoCoreError, ClientError) as error:
         sys.exit(
-            f"say whose: make rotate ENV=... ({', '.join(found)}) LOGIN=... "
-            f"({', '.join(CLIENT_USERS)}; {APP_USER} where it is not said)"
+            f"make rotate: changing {secret} failed: {error}; check your AWS credentials, and that "
+            "the environment is deployed in their account, then repeat"
         )
-    settings = found[environment]
-    secrets = boto3.client("secretsmanager", region_name=settings.primary.name)
-    version = rotate(settings, user, secrets=secrets)
     print(
-        f"{names.secret(settings, user)} has a new password, version {version}. PgBouncer's "
-        "tasks are replaced within minutes; clients that are connected notice nothing"
+        f"{secret} has a new password, version {version}. PgBouncer's tasks are replaced within "
+        "minutes. Clients that are connected stay connected."
     )
 
 

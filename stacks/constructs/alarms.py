@@ -14,7 +14,8 @@ from constructs import Construct
 
 from stacks.pooling import CLIENT_WAIT_METRIC, CLIENTS_REFUSED_METRIC, PgBouncerService
 from stacks.settings import names
-from stacks.settings.environment import INSTANCE_MEMORY_GIB, EnvironmentSettings
+from stacks.settings.environment import EnvironmentSettings
+from stacks.settings.sizes import INSTANCE_MEMORY_GIB
 
 BACKUP_AGE_METRIC = "BackupAge"
 

@@ -1,1 +1,4 @@
-"""Lambda code; boto3 only."""
+"""The Lambda functions, one folder and one asset each.
+
+A function imports boto3 and its own folder, because Lambda has nothing else.
+"""

@@ -1,1 +1,1 @@
-"""The settings of an environment on AWS: records, checks, connection budget, names. No CDK."""
+"""The settings of an environment on AWS. Nothing here imports the CDK."""

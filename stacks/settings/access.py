@@ -8,5 +8,5 @@ APP_USER = "app"
 # while other clients still use the old one.
 CLIENT_USERS = (APP_USER, "app_b")
 MASTER_USER = "cloudflow_master"  # owns the schema; Flyway logs in with it
-# Letters and digits only, so that a password can stand in a URL as it is: 238 bits.
+# Letters and digits only, so that a password needs no escaping in a URL. 40 of them are 238 bits.
 PASSWORD_LENGTH = 40

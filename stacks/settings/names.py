@@ -1,7 +1,7 @@
-"""Every physical name. Pure: the same settings give the same name in every region.
+"""Every physical name. The same settings give the same name in every region.
 
-A fixed name lets the recovery region know its source without asking the primary one, and makes an
-accidental replacement fail ("already exists") instead of proceeding.
+With fixed names the recovery region knows its source without a call to the primary region. An
+accidental replacement fails with "already exists" instead of replacing data.
 """
 
 from stacks.settings.environment import EnvironmentSettings
@@ -10,7 +10,7 @@ from stacks.settings.environment import EnvironmentSettings
 def _fit(name: str, limit: int) -> str:
     if len(name) > limit:
         raise ValueError(
-            f"stacks/names.py: {name} has {len(name)} characters, AWS takes {limit}; "
+            f"stacks/settings/names.py: {name} has {len(name)} characters, AWS allows {limit}; "
             "shorten the environment's name in stacks/environments.py"
         )
     return name
@@ -21,12 +21,12 @@ def _title(settings: EnvironmentSettings) -> str:
 
 
 def stack(settings: EnvironmentSettings, role: str) -> str:
-    """A stack's name: `cdk deploy 'CloudFlow-Staging-*'` finds all of one environment's."""
+    """The name of a stack. `cdk deploy 'CloudFlow-Staging-*'` finds all of one environment."""
     return _fit(f"CloudFlow-{_title(settings)}-{role}", 128)
 
 
 def all_stacks(environment: str) -> str:
-    """The pattern of all stacks of an environment, for the CDK's command line."""
+    """A pattern for the CDK's command line that matches all stacks of an environment."""
     return f"CloudFlow-{environment.capitalize()}-*"
 
 
@@ -43,7 +43,7 @@ def recovery_replica(settings: EnvironmentSettings) -> str:
 
 
 def database_log_group(identifier: str, export: str) -> str:
-    """RDS's own name for an exported log: it writes there and nowhere else."""
+    """The log group of an exported log. RDS writes to this name only."""
     return f"/aws/rds/instance/{identifier}/{export}"
 
 
@@ -56,7 +56,7 @@ def key_alias(settings: EnvironmentSettings, purpose: str) -> str:
 
 
 def parameter(settings: EnvironmentSettings, name: str) -> str:
-    """An SSM parameter that other projects read."""
+    """The name of an SSM parameter that other projects read."""
     return f"/cloudflow/{settings.name}/database/{name}"
 
 
@@ -73,7 +73,7 @@ def cluster(settings: EnvironmentSettings) -> str:
 
 
 def pooler(settings: EnvironmentSettings) -> str:
-    """PgBouncer's service and the family of its task definitions."""
+    """The ECS service of PgBouncer, and the family of its task definitions."""
     return f"cloudflow-{settings.name}-pgbouncer"
 
 
@@ -86,7 +86,7 @@ def rotation_function(settings: EnvironmentSettings) -> str:
 
 
 def migrations(settings: EnvironmentSettings) -> str:
-    """The family of the task definitions that run Flyway, and the cluster they run in."""
+    """The ECS cluster of Flyway, and the family of its task definitions."""
     return f"cloudflow-{settings.name}-migrations"
 
 
@@ -111,5 +111,8 @@ def dashboard(settings: EnvironmentSettings, region: str) -> str:
 
 
 def metrics_namespace(settings: EnvironmentSettings) -> str:
-    """Metrics of our own: a log's metric filter can name no dimension but a field of the log."""
+    """The namespace of this project's own metrics, one for each environment.
+
+    A metric filter takes dimensions from the log only, so the environment cannot be one.
+    """
     return f"CloudFlow/{_title(settings)}"

@@ -25,7 +25,10 @@ from db import flyway, roles, scram
 from db.migrations import FOLDER as MIGRATIONS_FOLDER
 from db.migrations import find_migrations
 from stacks.environments import STAGING
-from stacks.handlers import migrations
+from stacks.handlers.start_migrations.start import start
+from stacks.handlers.watch_migrations.flyway_output import explain_output
+from stacks.handlers.watch_migrations.task_end import DEADLINE
+from stacks.handlers.watch_migrations.watch import watch
 from stacks.settings import names
 from tests.support import containers
 from tests.support.containers import Image
@@ -264,13 +267,18 @@ class Deployment:
 
     def _invoke(self, arn: str, payload: dict[str, Any]) -> dict[str, Any]:
         """Our function, as Lambda runs it: what it raises becomes an error's message."""
-        place, ecs = self.fargate.place, self.fargate.ecs
+        fargate, now = self.fargate, datetime.now(UTC)
         try:
             if arn == "arn:on_event":
-                answer = migrations.start(payload, place, ecs=ecs, now=datetime.now(UTC))
+                answer = start(payload, fargate.location, ecs=fargate.ecs, now=now)
             else:
-                answer = migrations.watch(
-                    payload, place, ecs=ecs, logs=self.fargate.logs, now=datetime.now(UTC)
+                answer = watch(
+                    payload,
+                    cluster=fargate.location.cluster,
+                    log=fargate.log,
+                    ecs=fargate.ecs,
+                    logs=fargate.logs,
+                    now=now,
                 )
         except Exception as error:
             failed = {"errorMessage": str(error), "errorType": type(error).__name__}
@@ -449,7 +457,7 @@ def test_a_task_that_does_not_end_by_itself_leaves_nothing_behind(
         containers.kill(run.name)
 
     def outlive() -> None:
-        deployment.fargate.tasks()[-1].created_at -= migrations.DEADLINE
+        deployment.fargate.tasks()[-1].created_at -= DEADLINE
 
     with _once(database.is_busy, kill if way == "killed" else outlive) as deployment.poll:
         failed = deployment.deploy()
@@ -528,7 +536,7 @@ def test_a_server_that_is_not_rds_own_is_refused(task: Task, proven: Callable[[s
         run = task.start(MIGRATIONS_FOLDER, host=host, is_foreign=is_foreign)
         assert run.wait() == 1
         assert re.search(words, run.output()), run.output()
-        assert migrations.explain_output(run.output().splitlines())
+        assert explain_output(run.output().splitlines())
     proven("a certificate of a foreign authority, or of another name: refused before any password")
 
 

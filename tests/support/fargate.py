@@ -1,6 +1,6 @@
-"""ECS on Fargate for the tests: moto answers the API, and each test says what becomes of a task.
+"""ECS on Fargate for the tests. moto answers the API, and a test decides how a task ends.
 
-moto's tasks know nothing of times, stop codes and reasons, which ECS always tells: they are added.
+moto's tasks have no times, stop codes and stop reasons. ECS always gives them, so they are added.
 """
 
 from dataclasses import dataclass, field
@@ -14,7 +14,8 @@ from moto.ecs import ecs_backends
 from moto.logs import logs_backends
 from moto.moto_api import state_manager
 
-from stacks.handlers.migrations import TaskLocation
+from stacks.handlers.start_migrations.start import TaskLocation
+from stacks.handlers.watch_migrations.task_log import TaskLog
 
 REGION = "us-east-1"
 FAMILY = "cloudflow-staging-migrations"
@@ -23,7 +24,7 @@ NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 
 @cache
 def connect(service: str) -> Any:  # noqa: ANN401
-    """A client, made once: reading a service's model takes longer than a test."""
+    """A client. It is made once, because reading its service's model takes longer than a test."""
     return boto3.client(
         service, region_name=REGION, aws_access_key_id="test", aws_secret_access_key="test"
     )
@@ -31,13 +32,13 @@ def connect(service: str) -> Any:  # noqa: ANN401
 
 @dataclass(kw_only=True)
 class Fargate:
-    """One cluster, empty at first. Made within moto's mock_aws."""
+    """One cluster without tasks. It must be made inside moto's mock_aws."""
 
     ecs: Any = field(default_factory=lambda: connect("ecs"))
     logs: Any = field(default_factory=lambda: connect("logs"))
 
     def __post_init__(self) -> None:
-        # A task goes on until the test ends it.
+        # A task runs until the test ends it.
         state_manager.set_transition("ecs::task", {"progression": "manual", "times": 10**9})
         ec2 = connect("ec2")
         vpc = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
@@ -47,17 +48,13 @@ class Fargate:
         self.ecs.create_cluster(clusterName=FAMILY)
         self.ecs.put_account_setting(name="taskLongArnFormat", value="enabled")
         self.logs.create_log_group(logGroupName="/cloudflow/staging/migrations")
-        self.place = TaskLocation(
-            cluster=FAMILY,
-            subnets=subnet,
-            security_group=group,
-            log_group="/cloudflow/staging/migrations",
-            log_prefix="migrations",
-            container="flyway",
+        self.location = TaskLocation(cluster=FAMILY, subnets=(subnet,), security_group=group)
+        self.log = TaskLog(
+            group="/cloudflow/staging/migrations", prefix="migrations", container="flyway"
         )
 
     def register(self, **container: Any) -> str:  # noqa: ANN401
-        """A new revision of the task definition; returns its ARN."""
+        """Register a new revision of the task definition. Returns its ARN."""
         answer = self.ecs.register_task_definition(
             family=FAMILY,
             networkMode="awsvpc",
@@ -75,7 +72,7 @@ class Fargate:
         return list(ecs_backends[DEFAULT_ACCOUNT_ID][REGION].tasks.get(FAMILY, {}).values())
 
     def date(self, task: Any, *, age: timedelta = timedelta()) -> None:  # noqa: ANN401
-        """A task's age."""
+        """Set the age of a task."""
         task.created_at = NOW - age
 
     def end(
@@ -87,7 +84,7 @@ class Fargate:
         age: timedelta = timedelta(),
         **told: str,
     ) -> None:
-        """Let a task end: what it wrote, its status, what ECS tells of it."""
+        """End a task, with its output, its status and what ECS says about it."""
         if output:
             self.write(task, output)
         task.last_status = task.desired_status = "STOPPED"
@@ -99,14 +96,14 @@ class Fargate:
         container.reason = told.get("reason")
 
     def write(self, task: Any, output: str) -> None:  # noqa: ANN401
-        """What a task writes arrives in its log, a line an event."""
-        stream = f"migrations/flyway/{task.id}"
+        """Write the output of a task into its log, one event a line."""
+        stream = self.log.name_stream(task.task_arn)
         backend = logs_backends[DEFAULT_ACCOUNT_ID][REGION]
-        if stream not in backend.groups[self.place.log_group].streams:
-            self.logs.create_log_stream(logGroupName=self.place.log_group, logStreamName=stream)
+        if stream not in backend.groups[self.log.group].streams:
+            self.logs.create_log_stream(logGroupName=self.log.group, logStreamName=stream)
         moment = int(datetime.now(UTC).timestamp() * 1000)
         self.logs.put_log_events(
-            logGroupName=self.place.log_group,
+            logGroupName=self.log.group,
             logStreamName=stream,
             logEvents=[
                 {"timestamp": moment, "message": line} for line in output.split("\n") if line

@@ -14,7 +14,7 @@ from tests.support.synthesis import PROJECT
     ("old", "new", "said"),
     [
         ("is_multi_az=True", "is_multi_az=False", "production.is_multi_az is False; use True"),
-        ("pooler_tasks_maximum=3", "pooler_tasks_maximum=9", "pooler_tasks_maximum is 9; the"),
+        ("pooler_tasks_maximum=3", "pooler_tasks_maximum=9", "pooler_tasks_maximum is 9; lower it"),
     ],
     ids=["refused when made", "refused by a guard"],
 )

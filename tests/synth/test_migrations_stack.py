@@ -1,18 +1,23 @@
 """The migrations' stack: what a reviewer sees, what runs before what, and what may do what."""
 
 import json
+import os
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from operator import attrgetter
 from typing import Any
 
 import pytest
 
+import stacks.handlers
 from db.migrations import find_migrations
 from stacks import migrations as stack
 from stacks.constructs import pgbouncer_task
 from stacks.environments import ENVIRONMENTS, STAGING
-from stacks.handlers import migrations as handlers
+from stacks.handlers.start_migrations import handler as start_handler
+from stacks.handlers.watch_migrations import handler as watch_handler
+from stacks.handlers.watch_migrations.task_end import DEADLINE
 from stacks.settings import names
 from stacks.settings.environment import EnvironmentSettings
 from tests.support.synthesis import Synthesis, Template
@@ -197,16 +202,20 @@ def test_the_functions_are_told_where_the_task_runs(
         function["Handler"]: function
         for function in find(template(settings), "AWS::Lambda::Function").values()
     }
-    for name in ("on_event", "is_complete"):
-        function = functions[f"migrations.{name}"]
-        assert callable(getattr(handlers, name))
+    for name in (
+        "start_migrations.handler.on_event",
+        "watch_migrations.handler.is_complete",
+    ):
+        function = functions[name]
+        assert callable(attrgetter(name)(stacks.handlers))
         for key, value in function["Environment"]["Variables"].items():
             monkeypatch.setenv(key, str(value))
-        assert handlers.TaskLocation.read().cluster == names.migrations(settings)
+        assert start_handler.read_location().cluster == names.migrations(settings)
+        assert os.environ["CLUSTER"] == names.migrations(settings), "for is_complete"
     (container,) = only(template(settings), "AWS::ECS::TaskDefinition")["ContainerDefinitions"]
-    assert container["Name"] == handlers.TaskLocation.read().container
+    assert container["Name"] == watch_handler.read_log_settings().container
     options = container["LogConfiguration"]["Options"]
-    assert options["awslogs-stream-prefix"] == handlers.TaskLocation.read().log_prefix
+    assert options["awslogs-stream-prefix"] == watch_handler.read_log_settings().prefix
 
 
 @_each_environment
@@ -218,7 +227,7 @@ def test_the_handler_ends_a_migration_before_the_framework_stops_asking(
     seconds = int(definition.split('"IntervalSeconds":')[1].split(",")[0])
     attempts = int(definition.split('"MaxAttempts":')[1].split(",")[0])
     stopping = 120  # Fargate's longest
-    assert handlers.DEADLINE.total_seconds() + stopping < seconds * attempts <= 3600
+    assert DEADLINE.total_seconds() + stopping < seconds * attempts <= 3600
 
 
 @pytest.mark.parametrize(

@@ -555,7 +555,7 @@ def test_a_changed_password_of_either_secret_is_looked_for(
     (function,) = (
         found
         for found in find(template, "AWS::Lambda::Function").values()
-        if found["Handler"] == "renewal.handler"
+        if found["Handler"] == "renew_passwords.handler.handler"
     )
     variables = function["Environment"]["Variables"]
     assert variables["SERVICE"] == only(template, "AWS::ECS::Service")["ServiceName"]

@@ -1,13 +1,16 @@
-"""What stacks/settings/environment.py takes, and what it refuses: with file, setting and remedy, in one line."""
+"""The settings refuse wrong values in one line, with the file, the setting and the remedy."""
 
+import ast
+import re
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import MISSING, fields, replace
 from typing import Any
 
 import pytest
 
+from stacks import environments
 from stacks.environments import PRODUCTION, STAGING
-from stacks.settings.environment import AssociatedVpc, ExistingVpc
+from stacks.settings.environment import AssociatedVpc, EnvironmentSettings, ExistingVpc
 
 _VPC = ExistingVpc(
     vpc_id="vpc-0a",
@@ -29,6 +32,16 @@ def _replace(record: Any, setting: str, value: object) -> Any:  # noqa: ANN401
     return replace(record, **{setting: value})
 
 
+def test_the_file_to_edit_lists_every_setting_that_has_a_default() -> None:
+    defaults = {
+        setting.name: {} if setting.default is MISSING else setting.default
+        for setting in fields(EnvironmentSettings)
+        if not (setting.default is MISSING and setting.default_factory is MISSING)
+    }
+    listed = re.findall(r"^    (\w+)=(\S+)", environments.__doc__ or "", re.MULTILINE)
+    assert {name: ast.literal_eval(value) for name, value in listed} == defaults
+
+
 @pytest.mark.parametrize(
     ("setting", "value", "remedy"),
     [
@@ -38,10 +51,10 @@ def _replace(record: Any, setting: str, value: object) -> Any:  # noqa: ANN401
         ("alarm_email", "database", "use the mail address that alarms go to"),
         ("instance_class", "m5.large", "use one of t4g.medium, "),
         ("recovery_instance_class", "db.m7g.large", "use one of t4g.medium, "),
-        ("replicas", 0, "use 1 to 5: the read-only database name needs one"),
+        ("replicas", 0, "use 1 to 5, because a replica answers the read-only database name"),
         ("replicas", 6, "use 1 to 5"),
         ("storage_gib", 19, "use 20 or more"),
-        ("storage_maximum_gib", 219, "use at least 220: RDS wants a tenth above storage_gib"),
+        ("storage_maximum_gib", 219, "use at least 220, because RDS requires 10 percent more"),
         ("backup_retention_days", 6, "use 7 to 35"),
         ("backup_retention_days", 36, "use 7 to 35"),
         ("account", 123456789012, "put its 12 digits in quotes"),
@@ -50,14 +63,12 @@ def _replace(record: Any, setting: str, value: object) -> Any:  # noqa: ANN401
         ("task_cpu_architecture", "arm64", "use ARM64 or X86_64"),
         ("parameter_overrides", {"max_connections": 400}, "use texts, such as"),
         ("pooler_cpu_units", 300, "use one of 256, 512, 1024, 2048"),
-        ("pooler_memory_mib", 512, "use one of 1024, 2048, 3072, 4096, which Fargate takes"),
+        ("pooler_memory_mib", 512, "use one of 1024, 2048, 3072, 4096, which Fargate offers"),
         ("pooler_tasks", 4, "use 1 to pooler_tasks_maximum (3)"),
         ("recovery_pooler_tasks", 4, "use 0 to pooler_tasks_maximum (3)"),
     ],
 )
-def test_a_wrong_value_is_refused_by_name_with_its_remedy(
-    setting: str, value: object, remedy: str
-) -> None:
+def test_a_wrong_value_is_refused_with_its_remedy(setting: str, value: object, remedy: str) -> None:
     _assert_refused(
         lambda: _replace(PRODUCTION, setting, value),
         start=f"production.{setting} is {value!r}",
@@ -68,13 +79,23 @@ def test_a_wrong_value_is_refused_by_name_with_its_remedy(
 @pytest.mark.parametrize(
     ("setting", "value", "remedy"),
     [
-        ("is_multi_az", False, "use True: one zone's loss"),
-        ("is_deletion_protected", False, "use True: production's data"),
-        ("is_applied_immediately", True, "use False: a change that restarts the database waits"),
-        ("pooler_tasks", 1, "use 2 or more: one task's loss"),
+        ("is_multi_az", False, "use True, because the loss of one zone"),
+        (
+            "is_deletion_protected",
+            False,
+            "use True, because only a person",
+        ),
+        (
+            "is_applied_immediately",
+            True,
+            "use False, because a change that restarts",
+        ),
+        ("pooler_tasks", 1, "use 2 or more, because the loss of one task"),
     ],
 )
-def test_production_is_held_to_more_than_staging(setting: str, value: object, remedy: str) -> None:
+def test_production_has_stricter_rules_than_staging(
+    setting: str, value: object, remedy: str
+) -> None:
     _assert_refused(
         lambda: _replace(PRODUCTION, setting, value),
         start=f"production.{setting} is {value!r}",
@@ -101,7 +122,12 @@ def test_a_name_that_no_physical_name_can_hold_is_refused(name: str) -> None:
         ("vpc_cidr", "10.20.0.0/21", None, "use /16 to /20"),
         ("vpc_cidr", "10.20.0.1/16", None, "use an IPv4 range such as 10.20.0.0/16"),
         ("client_cidrs", ("10.9.0.0/16", "0.0.0.0/0"), "0.0.0.0/0", "name the clients' networks"),
-        ("client_cidrs", ("0.0.0.0/1",), "0.0.0.0/1", "this one is the internet"),
+        (
+            "client_cidrs",
+            ("0.0.0.0/1",),
+            "0.0.0.0/1",
+            "this range is a large part of the internet",
+        ),
         ("client_cidrs", ("office",), "office", "use an IPv4 range"),
     ],
 )
@@ -115,7 +141,7 @@ def test_a_region_is_refused_by_the_value_that_is_wrong(
     )
 
 
-def test_a_regions_loss_takes_only_one_of_the_two() -> None:
+def test_the_two_regions_are_different() -> None:
     _assert_refused(
         lambda: replace(
             PRODUCTION, recovery=replace(PRODUCTION.primary, vpc_cidr=PRODUCTION.recovery.vpc_cidr)
@@ -134,7 +160,7 @@ def test_the_two_regions_networks_can_be_peered(cidr: str) -> None:
     )
 
 
-def test_a_vpc_that_is_there_already_and_further_ones_are_accepted() -> None:
+def test_an_existing_vpc_and_associated_vpcs_are_accepted() -> None:
     region = replace(
         STAGING.primary,
         vpc_cidr="10.20.0.0/22",
@@ -147,9 +173,7 @@ def test_a_vpc_that_is_there_already_and_further_ones_are_accepted() -> None:
 
 @pytest.mark.parametrize("kind", ["database_subnet_ids", "task_subnet_ids"])
 @pytest.mark.parametrize("subnets", [("subnet-1", "subnet-2"), ("subnet-1",) * 3])
-def test_a_vpc_that_is_there_already_has_one_subnet_a_zone(
-    kind: str, subnets: tuple[str, ...]
-) -> None:
+def test_an_existing_vpc_has_one_subnet_a_zone(kind: str, subnets: tuple[str, ...]) -> None:
     region = replace(STAGING.primary, existing_vpc=_replace(_VPC, kind, subnets))
     _assert_refused(
         lambda: replace(STAGING, primary=region),
@@ -163,11 +187,11 @@ def test_a_vpc_that_is_there_already_has_one_subnet_a_zone(
     [
         ("02:00-02:30", "sun:02:29-sun:03:00"),
         ("02:00-02:30", "sun:01:31-sun:02:01"),
-        ("02:00-04:00", "sun:02:30-sun:03:00"),  # within it
+        ("02:00-04:00", "sun:02:30-sun:03:00"),  # the maintenance begins within the backup
         ("23:45-00:15", "tue:00:14-tue:00:44"),  # the backup runs over midnight
         ("23:45-00:15", "tue:23:00-tue:23:46"),
-        ("00:00-00:30", "tue:23:31-wed:00:01"),  # the maintenance does
-        ("00:00-00:30", "sun:23:31-mon:00:01"),  # and over the week's end
+        ("00:00-00:30", "tue:23:31-wed:00:01"),  # the maintenance runs over midnight
+        ("00:00-00:30", "sun:23:31-mon:00:01"),  # the maintenance runs over the end of the week
         ("23:30-00:00", "sun:23:59-mon:00:29"),
         ("12:00-12:30", "sat:13:00-sun:12:01"),
     ],
@@ -200,7 +224,7 @@ def test_backup_and_maintenance_may_touch(backup: str, maintenance: str) -> None
     "window",
     ["", "02:00", "2:00-2:30", "02:00-24:00", "02:60-03:30", "02:00-02:29", "sun:02:00-sun:02:30"],
 )
-def test_a_backup_window_is_one_that_rds_reads(window: str) -> None:
+def test_a_backup_window_that_rds_cannot_read_is_refused(window: str) -> None:
     _assert_refused(
         lambda: replace(STAGING, backup_window=window),
         start=f"staging.backup_window is {window!r}",
@@ -219,7 +243,7 @@ def test_a_backup_window_is_one_that_rds_reads(window: str) -> None:
         "sun:23:45-mon:00:14",
     ],
 )
-def test_a_maintenance_window_is_one_that_rds_reads(window: str) -> None:
+def test_a_maintenance_window_that_rds_cannot_read_is_refused(window: str) -> None:
     _assert_refused(
         lambda: replace(STAGING, maintenance_window=window),
         start=f"staging.maintenance_window is {window!r}",

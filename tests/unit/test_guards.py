@@ -1,4 +1,4 @@
-"""What fails the synth: each guard is broken on purpose, and says one line with the remedy."""
+"""The guards that fail the synth. Each is broken on purpose and says one line with the remedy."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -6,10 +6,13 @@ from dataclasses import replace
 import pytest
 
 import stacks.settings.budget
+from db.flyway import AUTHORITIES
 from db.parameters import rds_parameters
 from stacks.environments import ENVIRONMENTS, PRODUCTION, STAGING
 from stacks.settings import guards
 from stacks.settings.budget import plan_budgets
+
+_AUTHORITIES = AUTHORITIES.read_text(encoding="ascii")
 
 
 def _refuse(make: Callable[[], object]) -> str:
@@ -22,7 +25,7 @@ def _refuse(make: Callable[[], object]) -> str:
 
 
 def test_both_environments_pass_and_need_what_the_readme_says() -> None:
-    guards.check_all(ENVIRONMENTS)
+    guards.check_all(ENVIRONMENTS, authorities=_AUTHORITIES)
     needed = {(s.name, plan.server): plan.needed for s in ENVIRONMENTS for plan in plan_budgets(s)}
     assert needed[("staging", "primary")] == 100
     assert needed[("production", "primary")] == 140
@@ -35,18 +38,20 @@ def test_a_region_whose_authorities_flyway_does_not_know_is_refused() -> None:
         name="eu-west-1",
         zones=("eu-west-1a", "eu-west-1b", "eu-west-1c"),
     )
-    message = _refuse(lambda: guards.check_authorities(replace(STAGING, recovery=elsewhere)))
+    message = _refuse(
+        lambda: guards.check_authorities(replace(STAGING, recovery=elsewhere), _AUTHORITIES)
+    )
     assert "staging.recovery.name is 'eu-west-1'" in message
     assert "db/certificates/rds.pem" in message
 
 
-def test_connections_beyond_the_servers_are_refused_with_the_arithmetic() -> None:
+def test_more_connections_than_a_server_accepts_are_refused_with_the_sum() -> None:
     message = _refuse(lambda: guards.check_budget(replace(PRODUCTION, pooler_tasks_maximum=4)))
     assert message == (
-        "stacks/environments.py: production.pooler_tasks_maximum is 4; the recovery then needs 340 "
-        "connections (4 tasks x 2 while rolling x 2 pools x 20 = 320, migrations 3, "
-        "administrators 10, reserved 7) and has max_connections 300: lower it, or raise "
-        "max_connections in parameter_overrides and reboot the servers, replicas first"
+        "stacks/environments.py: production.pooler_tasks_maximum is 4; lower it, or raise "
+        "max_connections in parameter_overrides and reboot the servers, replicas first. The "
+        "recovery needs 340 connections (4 tasks x 2 while rolling x 2 pools x 20 = 320, "
+        "migrations 3, administrators 10, reserved 7) and has max_connections 300"
     )
     guards.check_budget(
         replace(PRODUCTION, pooler_tasks_maximum=4, parameter_overrides={"max_connections": "400"})
@@ -59,7 +64,8 @@ def test_more_connections_than_the_memory_holds_are_refused() -> None:
             replace(STAGING, parameter_overrides={"max_connections": "900"})
         )
     )
-    assert "staging.instance_class is 't4g.medium'; its memory is for 396 connections" in message
+    assert "staging.instance_class is 't4g.medium'; use a larger class" in message
+    assert "Its memory is for 396 connections" in message
 
 
 @pytest.mark.parametrize("name", guards.REPLAY_NEEDS)
@@ -71,12 +77,13 @@ def test_a_replica_that_could_not_replay_is_refused(name: str) -> None:
         replica_parameter_overrides={name: rds_parameters()[name]},
     )
     message = _refuse(lambda: guards.check_replay(on_primary))
-    assert f"staging.replica_parameter_overrides gives {name}" in message
+    lower = rds_parameters()[name]
+    assert f"staging.replica_parameter_overrides[{name!r}] is {lower!r}; use {more} or" in message
     guards.check_replay(replace(STAGING, replica_parameter_overrides={name: more}))
 
 
 @pytest.mark.parametrize("name", guards.REPLAY_NEEDS)
-def test_what_replay_needs_is_never_left_to_the_instances_memory(
+def test_a_parameter_that_replay_needs_must_stand_in_the_table(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table = {key: value for key, value in rds_parameters().items() if key != name}
@@ -87,14 +94,26 @@ def test_what_replay_needs_is_never_left_to_the_instances_memory(
 @pytest.mark.parametrize(
     ("setting", "name", "value", "said"),
     [
-        ("parameter_overrides", "rds.force_ssl", "0", "it is the same everywhere"),
-        ("replica_parameter_overrides", "log_statement", "ddl", "it is the same everywhere"),
-        ("parameter_overrides", "max_conections", "400", "it is not in db/parameters.py"),
-        ("parameter_overrides", "max_slot_wal_keep_size", "-1", "use MB, 1 or more"),
+        ("parameter_overrides", "rds.force_ssl", "0", "no environment may override this parameter"),
+        (
+            "replica_parameter_overrides",
+            "log_statement",
+            "ddl",
+            "no environment may override this parameter",
+        ),
+        (
+            "parameter_overrides",
+            "max_conections",
+            "400",
+            "db/parameters.py does not have this parameter",
+        ),
+        ("parameter_overrides", "max_slot_wal_keep_size", "-1", "use 1 or more, in MB"),
         ("parameter_overrides", "max_connections", "many", "use a number"),
     ],
 )
-def test_an_override_lifts_no_safeguard(setting: str, name: str, value: str, said: str) -> None:
+def test_an_override_that_is_not_allowed_is_refused(
+    setting: str, name: str, value: str, said: str
+) -> None:
     settings = replace(PRODUCTION, **{setting: {name: value}})
     message = _refuse(lambda: guards.check_overrides(settings))
     assert message.startswith(

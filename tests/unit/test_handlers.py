@@ -1,4 +1,4 @@
-"""The scheduled handlers and the operator's command, against answers as AWS gives them."""
+"""The functions that run on a schedule. moto and botocore's Stubber answer for AWS."""
 
 import json
 import time
@@ -9,11 +9,12 @@ from typing import Any
 import boto3
 import pytest
 from botocore.stub import Stubber
-from moto import mock_aws
 
-from stacks.commands import rotate
 from stacks.environments import STAGING
-from stacks.handlers import backup_age, renewal
+from stacks.handlers.backup_age import handler as backup_age
+from stacks.handlers.backup_age.recovery_point import find_age_seconds, render_metric_line
+from stacks.handlers.renew_passwords import handler as renew_passwords
+from stacks.handlers.renew_passwords.tasks import replace_outdated_tasks
 from stacks.settings import names
 
 _NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
@@ -50,24 +51,22 @@ def test_the_age_is_that_of_the_newest_recovery_point(rds: Any, stubber: Stubber
         _answer(timedelta(hours=3), timedelta(minutes=5), None),
         {"DBInstanceIdentifier": _PRIMARY},
     )
-    assert backup_age.find_age_seconds(rds, _PRIMARY, now=_NOW) == 300
+    assert find_age_seconds(rds, _PRIMARY, now=_NOW) == 300
 
 
 @pytest.mark.parametrize("answer", [_answer(), _answer(None)])
-def test_without_a_recovery_point_there_is_no_figure(
+def test_without_a_recovery_point_there_is_no_value(
     rds: Any,  # noqa: ANN401
     stubber: Stubber,
     answer: dict[str, Any],
 ) -> None:
     stubber.add_response("describe_db_instance_automated_backups", answer)
     with pytest.raises(LookupError, match=f"no replicated backup of {_PRIMARY} in us-west-2"):
-        backup_age.find_age_seconds(rds, _PRIMARY, now=_NOW)
+        find_age_seconds(rds, _PRIMARY, now=_NOW)
 
 
 def test_the_line_is_a_metric_in_the_embedded_format() -> None:
-    line = json.loads(
-        json.dumps(backup_age.build_line(300.0, "CloudFlow/Production", "BackupAge", now=_NOW))
-    )
+    line = json.loads(render_metric_line(300.0, "CloudFlow/Production", "BackupAge", now=_NOW))
     (metric,) = line["_aws"]["CloudWatchMetrics"]
     assert metric["Namespace"] == "CloudFlow/Production"
     assert metric["Metrics"] == [{"Name": "BackupAge", "Unit": "Seconds"}]
@@ -91,15 +90,6 @@ def test_the_function_finds_its_handler_and_its_settings(
         )
         backup_age.handler({}, None)
     assert 0 <= json.loads(capsys.readouterr().out)["BackupAge"] < 60
-
-
-@pytest.fixture
-def aws(monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    with mock_aws():
-        yield
 
 
 def _make_secret(user: str) -> str:
@@ -133,13 +123,13 @@ def test_a_changed_secret_replaces_the_tasks_once(
         "provide-client-params.ecs.UpdateService", lambda params, **_: begun.append(params)
     )
 
-    def renew() -> bool:
-        return renewal.renew("c", "s", list(arns.values()), ecs=ecs, secrets=secrets)
+    def replace() -> bool:
+        return replace_outdated_tasks("c", "s", list(arns.values()), ecs=ecs, secrets=secrets)
 
-    assert not renew()
+    assert not replace()
     time.sleep(1.1)  # moto's dates are whole seconds
     secrets.put_secret_value(SecretId=arns[user], SecretString='{"password": "new"}')
-    assert renew()
+    assert replace()
     assert begun == [{"cluster": "c", "service": "s", "forceNewDeployment": True}]
     said = json.loads(capsys.readouterr().out)
     assert arns[user] in said
@@ -147,39 +137,13 @@ def test_a_changed_secret_replaces_the_tasks_once(
     later = datetime.now(UTC) + timedelta(minutes=1)
     services = {"services": [{"deployments": [{"createdAt": later}]}]}
     monkeypatch.setattr(ecs, "describe_services", lambda **_: services)
-    assert not renew(), "the deployment that it began is younger than the secret"
+    assert not replace(), "the deployment that it began is younger than the secret"
 
 
 @pytest.mark.usefixtures("aws")
-def test_a_service_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_service_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     boto3.client("ecs").create_cluster(clusterName="c")
     for name, value in {"CLUSTER": "c", "SERVICE": "gone", "SECRETS": "a"}.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(LookupError, match="no service gone in cluster c"):
-        renewal.handler({}, None)
-
-
-@pytest.mark.parametrize(("arguments", "user"), [([], "app"), (["app_b"], "app_b")])
-@pytest.mark.usefixtures("aws")
-def test_the_application_gets_a_new_password_and_keeps_the_rest(
-    arguments: list[str], user: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    secrets = boto3.client("secretsmanager")
-    arn = _make_secret(user)
-    rotate.main(["staging", *arguments])
-    content = json.loads(secrets.get_secret_value(SecretId=arn)["SecretString"])
-    password = content.pop("password")
-    assert content == {"username": user, "port": 5432}
-    assert len(password) == 40
-    assert password.isalnum(), "safe in a URL"
-    assert password not in capsys.readouterr().out
-    before = secrets.get_secret_value(SecretId=arn, VersionStage="AWSPREVIOUS")
-    assert json.loads(before["SecretString"])["password"] == "old"
-
-
-@pytest.mark.parametrize(
-    "arguments", [[], ["nope"], ["staging", "production"], ["staging", "app", "x"]]
-)
-def test_a_rotation_says_which_environments_there_are(arguments: list[str]) -> None:
-    with pytest.raises(SystemExit, match=r"make rotate ENV=\.\.\. \(staging, production\)"):
-        rotate.main(arguments)
+        renew_passwords.handler({}, None)

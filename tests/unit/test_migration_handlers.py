@@ -1,4 +1,4 @@
-"""What a deploy's custom resource does in each state; moto stands in for ECS and its logs."""
+"""The functions that run Flyway at a deploy. moto stands in for ECS and CloudWatch Logs."""
 
 import json
 from collections.abc import Generator
@@ -13,15 +13,19 @@ from botocore.awsrequest import AWSResponse
 from botocore.exceptions import ClientError
 from moto import mock_aws
 
-from stacks.handlers import migrations
-from stacks.handlers.migrations import DEADLINE, MigrationError
+from stacks.handlers.start_migrations import handler as start_handler
+from stacks.handlers.start_migrations.start import NotStartedError, is_rollback, start
+from stacks.handlers.watch_migrations import handler as watch_handler
+from stacks.handlers.watch_migrations.stack_event import REASON_BYTES, Explanation, fit
+from stacks.handlers.watch_migrations.task_end import DEADLINE, STOP_REASON
+from stacks.handlers.watch_migrations.watch import MigrationFailedError, watch
 from stacks.migrations import _START_TIMEOUT, _WATCH_TIMEOUT
 from tests.support.fargate import FAMILY, NOW, REGION, Fargate, connect
 
 _OLD, _NEW = ["V1__a.sql checksum 1"], ["V1__a.sql checksum 1", "V2__b.sql checksum 2"]
 _REQUEST = "0f3c8a52-5d1e-4c39-9d0b-2f6f6f1f7c11"
 
-# As Flyway 12.4 prints them; tests/integration/test_deploys.py asks the real one.
+# The output of Flyway 12.4. tests/integration/test_deploys.py runs the real Flyway.
 _ROLLED_BACK = """\
 Migrating schema "public" to version "2 - b"
 ERROR: Migration of schema "public" to version "2 - b" failed! Changes successfully rolled back.
@@ -67,7 +71,7 @@ def fargate(monkeypatch: pytest.MonkeyPatch) -> Generator[Fargate]:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "test")
     monkeypatch.setenv("AWS_DEFAULT_REGION", REGION)
-    # botocore waits between its retries; nobody needs to.
+    # botocore waits between its retries. The tests need not wait.
     monkeypatch.setattr("botocore.endpoint.time", SimpleNamespace(sleep=lambda _seconds: None))
     with mock_aws():
         yield Fargate()
@@ -89,12 +93,12 @@ def _event(
 
 
 def _start(fargate: Fargate, event: dict[str, Any]) -> dict[str, Any]:
-    """on_event, as the framework calls it: its answer is added to the event."""
-    return event | migrations.start(event, fargate.place, ecs=fargate.ecs, now=NOW)
+    """Call on_event as the framework does, which adds the answer to the event."""
+    return event | start(event, fargate.location, ecs=fargate.ecs, now=NOW)
 
 
 def _begin(fargate: Fargate, *, age: timedelta = timedelta()) -> tuple[dict[str, Any], Any]:
-    """A started task, of that age, and the event that is_complete is asked with."""
+    """Start a task and set its age. Returns the event for is_complete, and the task."""
     event = _start(fargate, _event("Update", fargate.register()))
     (task,) = fargate.tasks()
     fargate.date(task, age=age)
@@ -102,18 +106,25 @@ def _begin(fargate: Fargate, *, age: timedelta = timedelta()) -> tuple[dict[str,
 
 
 def _watch(fargate: Fargate, event: dict[str, Any]) -> dict[str, Any]:
-    return migrations.watch(event, fargate.place, ecs=fargate.ecs, logs=fargate.logs, now=NOW)
+    return watch(
+        event,
+        cluster=fargate.location.cluster,
+        log=fargate.log,
+        ecs=fargate.ecs,
+        logs=fargate.logs,
+        now=NOW,
+    )
 
 
 def _fail(fargate: Fargate, event: dict[str, Any]) -> str:
-    with pytest.raises(MigrationError) as raised:
+    with pytest.raises(MigrationFailedError) as raised:
         _watch(fargate, event)
     return str(raised.value)
 
 
 @pytest.mark.parametrize("kind", ["Create", "Update"])
-def test_the_very_task_definition_of_the_event_is_run(fargate: Fargate, kind: str) -> None:
-    """A rollback names the one before: the family's latest would be the image that failed."""
+def test_the_task_definition_of_the_event_is_run(fargate: Fargate, kind: str) -> None:
+    """A rollback names the previous revision. The latest revision has the image that failed."""
     before, _latest = fargate.register(), fargate.register()
     event = _start(fargate, _event(kind, before))
     (task,) = fargate.tasks()
@@ -126,14 +137,12 @@ def test_the_very_task_definition_of_the_event_is_run(fargate: Fargate, kind: st
     assert _watch(fargate, event) == {"IsComplete": True}
 
 
-def test_deleting_touches_nothing_and_says_so(
-    fargate: Fargate, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_deleting_touches_nothing_and_says_so(fargate: Fargate) -> None:
     event = _start(fargate, _event("Delete", fargate.register()))
     assert fargate.tasks() == []
     assert event["PhysicalResourceId"] == "migrations"
     assert _watch(fargate, event) == {"IsComplete": True}
-    assert json.loads(capsys.readouterr().out)["message"].startswith("nothing is touched")
+    assert event["Message"].startswith("Nothing is touched")
 
 
 def test_the_same_event_again_starts_no_second_task(fargate: Fargate) -> None:
@@ -146,7 +155,7 @@ def test_the_same_event_again_starts_no_second_task(fargate: Fargate) -> None:
     assert len(fargate.tasks()) == 1
 
 
-def test_aws_itself_is_told_to_start_one_task_an_event(fargate: Fargate) -> None:
+def test_ecs_gets_the_event_as_its_client_token(fargate: Fargate) -> None:
     sent: list[dict[str, Any]] = []
     hook, events = "provide-client-params.ecs.RunTask", fargate.ecs.meta.events
 
@@ -162,9 +171,9 @@ def test_aws_itself_is_told_to_start_one_task_an_event(fargate: Fargate) -> None
 def test_a_second_update_does_not_migrate_beside_the_first(fargate: Fargate) -> None:
     first, task = _begin(fargate)
     other = _event("Update", fargate.register()) | {"RequestId": "another"}
-    for status in ("RUNNING", "STOPPED"):  # the second: asked to stop, and not yet stopped
+    for status in ("RUNNING", "STOPPED"):  # STOPPED: asked to stop, and not stopped yet
         task.desired_status = status
-        with pytest.raises(MigrationError, match="another migration is running") as raised:
+        with pytest.raises(NotStartedError, match="another migration is running") as raised:
             _start(fargate, other)
         assert first["TaskArn"] in str(raised.value)
     fargate.end(task)
@@ -172,15 +181,15 @@ def test_a_second_update_does_not_migrate_beside_the_first(fargate: Fargate) -> 
 
 
 def _roll_back(fargate: Fargate) -> dict[str, Any]:
-    """The event that follows a failed update: the old list and revision, for the new ones."""
+    """The event that follows a failed update. It has the old list and the old revision."""
     before, failed = fargate.register(), fargate.register()
     event = _event("Update", before, listed=_OLD, before=_NEW)
     event["OldResourceProperties"]["TaskDefinition"] = failed
     return event
 
 
-def test_a_rollback_runs_the_old_image_whatever_that_comes_to(fargate: Fargate) -> None:
-    """It lists nothing that was not applied before; failing, it would strand the stack."""
+def test_a_rollback_runs_the_old_image_and_its_failure_is_ignored(fargate: Fargate) -> None:
+    """A rollback applies nothing. Its failure would leave the stack in need of repair by hand."""
     event = _start(fargate, _roll_back(fargate))
     (task,) = fargate.tasks()
     fargate.date(task)
@@ -190,35 +199,34 @@ def test_a_rollback_runs_the_old_image_whatever_that_comes_to(fargate: Fargate) 
     assert _watch(fargate, event) == {"IsComplete": True}
 
 
-def test_a_rollback_that_cannot_start_is_left_undone(
-    fargate: Fargate, capsys: pytest.CaptureFixture[str]
-) -> None:
-    _begin(fargate)  # another that goes on
+def test_a_rollback_that_cannot_start_succeeds(fargate: Fargate) -> None:
+    _begin(fargate)  # another task, which goes on
     event = _start(fargate, _roll_back(fargate) | {"RequestId": "another"})
     assert len(fargate.tasks()) == 1
     assert _watch(fargate, event) == {"IsComplete": True}
-    assert "another migration is running" in capsys.readouterr().out.splitlines()[-1]
+    assert "another migration is running" in event["Message"]
 
 
 def test_a_new_image_alone_is_no_rollback(fargate: Fargate) -> None:
     before, latest = fargate.register(), fargate.register()
     event = _event("Update", latest, listed=_OLD, before=_OLD)
     event["OldResourceProperties"]["TaskDefinition"] = before
-    assert not migrations.is_rollback(event)
-    assert not migrations.is_rollback(_event("Create", before))
+    assert not is_rollback(event)
+    assert not is_rollback(_event("Create", before))
 
 
 @pytest.mark.parametrize("way", ["killed", "too long"])
-def test_what_was_cut_short_outside_a_transaction_says_what_may_be_left(
+def test_an_interruption_outside_a_transaction_names_what_may_be_left(
     fargate: Fargate, way: str
 ) -> None:
     event, task = _begin(fargate)
     fargate.write(task, 'Migrating schema "public" to version "2 - b" [non-transactional]\n')
-    reason = migrations._STOPPED_BY_US if way == "too long" else "host lost"
+    reason = STOP_REASON if way == "too long" else "host lost"
     fargate.end(task, exit_code=143, stopped_reason=reason)
     said = _fail(fargate, event)
     assert 'version "2 - b" [non-transactional]' in said
     assert "DROP INDEX CONCURRENTLY" in said
+    assert "rolled back" not in said
     assert "undone" not in said
 
 
@@ -234,15 +242,15 @@ def test_a_task_that_ecs_does_not_place_fails_with_ecs_reason(
             run_task=lambda **_: {"tasks": [], "failures": [{"reason": reason, "detail": "why"}]},
         ),
     )
-    with pytest.raises(MigrationError, match=f"did not start: {reason} why"):
+    with pytest.raises(NotStartedError, match=f"did not start: {reason} why"):
         _start(fargate, _event("Create", "definition"))
 
 
-@pytest.mark.filterwarnings("ignore:Exception.InvalidSubnetIdError")  # moto's own
-def test_a_subnet_that_is_gone_fails_with_awss_own_words(fargate: Fargate) -> None:
+@pytest.mark.filterwarnings("ignore:Exception.InvalidSubnetIdError")  # moto raises it
+def test_a_missing_subnet_fails_with_the_message_of_aws(fargate: Fargate) -> None:
     definition = fargate.register()
-    connect("ec2").delete_subnet(SubnetId=fargate.place.subnets)
-    with pytest.raises(ClientError, match=fargate.place.subnets):
+    connect("ec2").delete_subnet(SubnetId=fargate.location.subnets[0])
+    with pytest.raises(ClientError, match=fargate.location.subnets[0]):
         _start(fargate, _event("Create", definition))
 
 
@@ -253,18 +261,18 @@ def test_a_task_that_does_not_start_fails_with_its_reason(fargate: Fargate) -> N
     assert f"did not start: {told}" in _fail(fargate, event)
 
 
-def test_a_task_that_is_killed_says_by_what(fargate: Fargate) -> None:
+def test_a_killed_task_fails_with_its_signal_and_reason(fargate: Fargate) -> None:
     event, task = _begin(fargate)
     fargate.write(task, _BEGUN)
     fargate.end(task, exit_code=137, reason="OutOfMemoryError: container killed")
     said = _fail(fargate, event)
     assert "killed (signal 9)" in said
-    assert "in a transaction is undone" in said
+    assert "rolled back what the unfinished file did in its transaction" in said
     assert "OutOfMemoryError" in said
     assert task.id in said, "where the whole output is"
 
 
-def test_a_task_that_outlives_a_deploy_is_stopped_before_the_deploy_fails(
+def test_a_task_longer_than_a_deploy_is_stopped_before_the_deploy_fails(
     fargate: Fargate,
 ) -> None:
     event, task = _begin(fargate, age=DEADLINE)
@@ -278,7 +286,7 @@ def test_a_task_that_outlives_a_deploy_is_stopped_before_the_deploy_fails(
     fargate.end(task, exit_code=143, stopped_reason=task.stopped_reason)
     said = _fail(fargate, event)
     assert "stopped after 50 minutes" in said
-    assert "A migration of many hours" in said
+    assert "docs/migrations.md#a-migration-of-many-hours" in said
 
 
 def test_a_task_is_asked_to_stop_once(fargate: Fargate) -> None:
@@ -288,13 +296,13 @@ def test_a_task_is_asked_to_stop_once(fargate: Fargate) -> None:
     assert task.stopped_reason == "by somebody"
 
 
-def test_a_task_that_ecs_has_forgotten_is_named(fargate: Fargate) -> None:
-    arn = f"arn:aws:ecs:::task/{FAMILY}/gone"
-    event = _event("Update", fargate.register()) | {"TaskArn": arn, "StartedAt": NOW.isoformat()}
+def test_a_task_that_ecs_does_not_know_any_more_is_named(fargate: Fargate) -> None:
+    event, _task = _begin(fargate)
+    event["TaskArn"] = f"arn:aws:ecs:::task/{FAMILY}/gone"
     assert _watch(fargate, event) == {"IsComplete": False}, "it may not be known yet"
     event["StartedAt"] = (NOW - timedelta(minutes=5)).isoformat()
     said = _fail(fargate, event)
-    assert "knows nothing of task" in said
+    assert "has no record of task" in said
     assert "migrations/flyway/gone" in said
 
 
@@ -305,13 +313,19 @@ def test_a_task_that_ecs_has_forgotten_is_named(fargate: Fargate) -> None:
             _ROLLED_BACK,
             'migrations/V2__b.sql, line 3: ERROR: could not create unique index "x" '
             "[SQL state 23505]\n"
-            "That file's changes were rolled back. Mend it and deploy again.",
+            "The changes of this file were rolled back.\n"
+            "1. Correct the file and deploy again.\n"
+            "Runbook: docs/runbook.md#rolled-back",
         ),
         (_HALF_DONE, "HALF DONE"),
-        (_HALF_DONE, "2. Run Flyway's repair: the stack's output RepairCommand."),
+        (
+            _HALF_DONE,
+            "2. Run Flyway's repair: the command is the output RepairCommand",
+        ),
+        (_HALF_DONE, "\nRunbook: docs/runbook.md#half-done\n"),
         (_INVALID, "Detected failed migration to version 2 (b)."),
         (_INVALID, "HALF DONE"),
-        (_ROLLED_BACK.replace("23505", "55P03"), "Nothing is to mend: deploy again."),
+        (_ROLLED_BACK.replace("23505", "55P03"), "The file needs no correction.\n1. Deploy again"),
         (_UNREACHABLE, "Connection to x:5432 refused. [SQL state 08001]\nNo file of this deploy"),
         (f"Caused by: a note\n{_UNREACHABLE}", "Connection to x:5432 refused."),
     ],
@@ -325,10 +339,10 @@ def test_a_failed_migration_says_what_where_and_what_to_do(
     assert expected in said
     assert said.endswith(f"/cloudflow/staging/migrations, stream migrations/flyway/{task.id}")
     assert "Learn more" not in said
-    assert "Key (a)=(1)" not in said, "a row, in an event that many may read"
+    assert "Key (a)=(1)" not in said, "it shows a row, and many people may read the event"
 
 
-def test_output_that_is_late_is_waited_for_and_then_missed(fargate: Fargate) -> None:
+def test_the_log_of_a_failed_task_may_arrive_late(fargate: Fargate) -> None:
     event, task = _begin(fargate)
     fargate.end(task, exit_code=1)
     assert _watch(fargate, event) == {"IsComplete": False}
@@ -341,19 +355,31 @@ def test_output_that_is_late_is_waited_for_and_then_missed(fargate: Fargate) -> 
 @pytest.mark.parametrize("text", ["x" * 9000, '"\n' * 4000, "\u00e4\u4e2d\U0001f600" * 2000])
 def test_a_reason_fits_cloudformation_with_its_beginning_and_its_end(text: str) -> None:
     end = "\nWhole output: there"
-    fitted = migrations.fit(f"first {text} last", end=end)
+    fitted = fit(f"first {text} last", end=end)
     size = len(json.dumps(fitted, ensure_ascii=False).encode())
-    assert migrations.REASON_BYTES - 20 < size <= migrations.REASON_BYTES
+    assert REASON_BYTES - 20 < size <= REASON_BYTES
     assert fitted.startswith("first ")
     assert fitted.endswith(f" last{end}")
-    assert migrations.fit("short", end=end) == f"short{end}"
+    assert fit("short", end=end) == f"short{end}"
+
+
+def test_the_steps_of_an_explanation_are_never_cut() -> None:
+    explanation = Explanation(
+        what="x" * 9000, steps=("Correct it.", "Deploy again."), runbook="docs/runbook.md#half-done"
+    )
+    text = explanation.render(log="there")
+    assert len(json.dumps(text)) <= REASON_BYTES
+    assert text.endswith(
+        "\n1. Correct it.\n2. Deploy again.\nRunbook: docs/runbook.md#half-done"
+        "\nWhole output: there"
+    )
 
 
 @contextmanager
 def _answering(
     fargate: Fargate, operation: str, status: int, code: str, *, times: int = 10**6
 ) -> Generator[list[str]]:
-    """AWS answers an operation so, that many times; gives the list of what was asked."""
+    """Make AWS answer an operation with an error. Gives the list of the calls so far."""
     asked: list[str] = []
 
     def answer(event_name: str, **_: object) -> AWSResponse | None:
@@ -373,8 +399,8 @@ def _answering(
 
 
 def _reconnect(fargate: Fargate) -> None:
-    """A client as the function makes it, with its retries."""
-    fargate.ecs = boto3.client("ecs", region_name=REGION, config=migrations.START_CLIENT)
+    """Use a client as the function makes it, with its retries."""
+    fargate.ecs = boto3.client("ecs", region_name=REGION, config=start_handler.CLIENT_CONFIG)
 
 
 @pytest.mark.parametrize(
@@ -405,7 +431,7 @@ def test_an_api_that_fails_for_minutes_does_not_fail_the_deploy(
     assert "V2__b.sql, line 3" in _fail(fargate, event)
 
 
-def test_an_answer_that_does_not_come_is_asked_for_again(
+def test_a_call_without_an_answer_does_not_fail_the_deploy(
     fargate: Fargate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     event, _task = _begin(fargate)
@@ -413,7 +439,7 @@ def test_an_answer_that_does_not_come_is_asked_for_again(
         "ecs",
         region_name=REGION,
         endpoint_url="http://127.0.0.1:9",
-        config=migrations.WATCH_CLIENT,
+        config=watch_handler.CLIENT_CONFIG,
     )
     monkeypatch.setattr(
         "moto.core.botocore_stubber.BotocoreStubber.__call__", lambda *_, **__: None
@@ -422,7 +448,7 @@ def test_an_answer_that_does_not_come_is_asked_for_again(
 
 
 def test_every_attempt_fits_the_functions_timeout() -> None:
-    """Lambda would end it, and the framework takes that for a failure of the migration."""
+    """When Lambda ends the function, the framework takes that for a failed migration."""
 
     def last(config: Any) -> float:  # noqa: ANN401
         attempts = config.retries["total_max_attempts"]
@@ -430,12 +456,12 @@ def test_every_attempt_fits_the_functions_timeout() -> None:
         waits = sum(min(2**n, 20) for n in range(attempts - 1))
         return float(attempts * (config.connect_timeout + config.read_timeout) + waits)
 
-    watching, starting = last(migrations.WATCH_CLIENT), last(migrations.START_CLIENT)
+    watching, starting = last(watch_handler.CLIENT_CONFIG), last(start_handler.CLIENT_CONFIG)
     assert 2 * watching < _WATCH_TIMEOUT.to_seconds(), "describe or stop, and the log"
     assert 4 * starting < _START_TIMEOUT.to_seconds(), "two lists, a description, the start"
 
 
-def test_a_permission_that_is_missing_fails_with_awss_own_words(fargate: Fargate) -> None:
+def test_a_missing_permission_fails_with_the_message_of_aws(fargate: Fargate) -> None:
     event, _task = _begin(fargate)
     with (
         _answering(fargate, "DescribeTasks", 400, "AccessDeniedException"),
@@ -444,15 +470,23 @@ def test_a_permission_that_is_missing_fails_with_awss_own_words(fargate: Fargate
         _watch(fargate, event)
 
 
-def test_the_functions_find_their_place_in_their_environment(
-    fargate: Fargate, monkeypatch: pytest.MonkeyPatch
+def test_the_functions_read_their_environment(
+    fargate: Fargate, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    place = fargate.place
-    for name in ("cluster", "subnets", "security_group", "log_group", "log_prefix", "container"):
-        monkeypatch.setenv(name.upper(), getattr(place, name))
+    for name, value in {
+        "CLUSTER": fargate.location.cluster,
+        "SUBNETS": ",".join(fargate.location.subnets),
+        "SECURITY_GROUP": fargate.location.security_group,
+        "LOG_GROUP": fargate.log.group,
+        "LOG_PREFIX": fargate.log.prefix,
+        "CONTAINER": fargate.log.container,
+    }.items():
+        monkeypatch.setenv(name, value)
     event = _event("Create", fargate.register())
-    event |= migrations.on_event(event, None)
+    event |= start_handler.on_event(event, None)
     (task,) = fargate.tasks()
+    line = json.loads(capsys.readouterr().out)
+    assert (line["TaskArn"], line["id"]) == (task.task_arn, _REQUEST)
     fargate.date(task)
     fargate.end(task)
-    assert migrations.is_complete(event, None) == {"IsComplete": True}
+    assert watch_handler.is_complete(event, None) == {"IsComplete": True}

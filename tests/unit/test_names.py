@@ -1,4 +1,4 @@
-"""Every physical name: what AWS takes, and one environment's never another's."""
+"""Every physical name is one that AWS accepts, and no two environments share one."""
 
 import inspect
 import re
@@ -14,7 +14,7 @@ from stacks.settings.environment import EnvironmentSettings
 
 _LONGEST = replace(STAGING, name="a23456789012345")
 
-# What each kind of name may be (the services' own API references).
+# The characters and the length that AWS allows (API references of the services).
 _INSTANCE = r"[a-z](-?[a-z0-9])*"
 _NAMES: dict[str, tuple[Callable[[EnvironmentSettings], str], str, int]] = {
     "stack": (lambda s: names.stack(s, "RecoveryBase"), r"[A-Za-z][A-Za-z0-9-]*", 128),
@@ -43,21 +43,21 @@ _NAMES: dict[str, tuple[Callable[[EnvironmentSettings], str], str, int]] = {
     "dashboard": (lambda s: names.dashboard(s, "us-west-2"), r"[A-Za-z0-9_-]+", 255),
     "metrics_namespace": (names.metrics_namespace, r"(?!AWS/)[A-Za-z0-9/_.#:-]+", 255),
 }
-_TAKE_NO_SETTINGS = {"all_stacks", "database_log_group"}
+_WITHOUT_SETTINGS = {"all_stacks", "database_log_group"}
 
 
-def test_every_name_is_held_to_what_aws_takes() -> None:
+def test_every_name_is_checked_against_the_limits_of_aws() -> None:
     made = {
         name
         for name, function in inspect.getmembers(names, inspect.isfunction)
         if not name.startswith("_") and function.__module__ == names.__name__
     }
-    assert made == _NAMES.keys() | _TAKE_NO_SETTINGS
+    assert made == _NAMES.keys() | _WITHOUT_SETTINGS
 
 
 @pytest.mark.parametrize("kind", _NAMES)
 @pytest.mark.parametrize("settings", [STAGING, PRODUCTION, _LONGEST], ids=lambda s: s.name)
-def test_aws_takes_the_name(settings: EnvironmentSettings, kind: str) -> None:
+def test_aws_accepts_the_name(settings: EnvironmentSettings, kind: str) -> None:
     make, pattern, limit = _NAMES[kind]
     assert re.fullmatch(pattern, make(settings))
     assert len(make(settings)) <= limit
@@ -83,7 +83,7 @@ def test_databases_never_share_an_identifier() -> None:
     assert len(set(identifiers)) == len(identifiers)
 
 
-def test_the_pattern_of_an_environments_stacks_finds_no_others() -> None:
+def test_the_pattern_of_an_environment_matches_no_other_environment() -> None:
     pattern = names.all_stacks("staging")
     assert fnmatchcase(names.stack(STAGING, "Database"), pattern)
     for other in (PRODUCTION, replace(STAGING, name="staging2")):
@@ -99,6 +99,7 @@ def test_a_name_that_is_too_long_is_refused_with_its_remedy() -> None:
     with pytest.raises(ValueError) as caught:
         names.stack(STAGING, "R" * 111)
     assert str(caught.value) == (
-        f"stacks/names.py: CloudFlow-Staging-{'R' * 111} has 129 characters, AWS takes 128; "
+        f"stacks/settings/names.py: CloudFlow-Staging-{'R' * 111} has 129 characters, AWS allows "
+        "128; "
         "shorten the environment's name in stacks/environments.py"
     )
