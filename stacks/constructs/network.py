@@ -1,4 +1,4 @@
-"""Where everything of one environment lives in one region, and how others find and reach it."""
+"""The network of one environment in one region."""
 
 from dataclasses import dataclass
 
@@ -15,9 +15,10 @@ from stacks.settings.environment import EnvironmentSettings, ExistingVpc, Region
 
 _SUBNET_PREFIX = 24
 _FLOW_LOG_RETENTION = logs.RetentionDays.ONE_MONTH
+_PARAMETER_DESCRIPTION = "For services that use the database. Written by the database project"
 
-# What a Fargate task without a route to the internet needs to start: its image (whose layers come
-# from S3), its log, its secrets (AWS, "Amazon ECR interface VPC endpoints").
+# A Fargate task without a route to the internet needs these to start: for its image, its log and
+# its secrets (AWS, "Amazon ECR interface VPC endpoints"). S3, for image layers, is added below.
 _INTERFACE_ENDPOINTS = {
     "EcrApi": ec2.InterfaceVpcEndpointAwsService.ECR,
     "EcrDocker": ec2.InterfaceVpcEndpointAwsService.ECR_DOCKER,
@@ -28,7 +29,7 @@ _INTERFACE_ENDPOINTS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Subnets:
-    """A VPC with the subnets for databases and those for tasks, one of each in every zone."""
+    """A VPC with one subnet for databases and one for tasks in each zone."""
 
     vpc: ec2.IVpc
     database: list[ec2.ISubnet]
@@ -36,10 +37,10 @@ class Subnets:
 
 
 class DatabaseNetwork(Construct):
-    """VPC, subnets, private zone and client security group; used in both regions.
+    """VPC, subnets, private zone and the clients' security group.
 
-    Nothing in it has a route to the internet. It is kept when its stack is deleted as far as a
-    retained database stands on it.
+    A VPC that it builds has no route to the internet. The VPC and its database subnets stay after
+    the stack is deleted, because the retained database uses them.
     """
 
     def __init__(
@@ -56,11 +57,11 @@ class DatabaseNetwork(Construct):
         self.task_subnets: list[ec2.ISubnet] = subnets.tasks
         self.zone: route53.IHostedZone = self._build_zone(settings, region)
         self.clients: ec2.ISecurityGroup = self._build_client_group(settings)
-        self._publish(settings)
+        self._add_parameters(settings)
 
     def _build_vpc(self, settings: EnvironmentSettings, region: Region) -> Subnets:
-        # The default security group keeps its rules: closing it takes a Lambda function that may
-        # edit any security group, and nothing here uses it.
+        # The default security group keeps its rules, because nothing uses it. The CDK would close
+        # it by a Lambda function that may edit any security group.
         vpc = ec2.Vpc(
             self,
             "Vpc",
@@ -80,7 +81,8 @@ class DatabaseNetwork(Construct):
         acknowledge(
             vpc,
             "CloudFormation-Validate::W3010",
-            "zones are settings: looked up at synth, they could change under a running database",
+            "the settings name the zones. Zones that a synth looks up could change later, and "
+            "would then move the subnets of a running database",
         )
         log_group = logs.LogGroup(
             self,
@@ -93,8 +95,8 @@ class DatabaseNetwork(Construct):
             "FlowLog", destination=ec2.FlowLogDestination.to_cloud_watch_logs(log_group)
         )
         database = vpc.select_subnets(subnet_group_name="Database").subnets
-        for kept in (vpc, *database):
-            _keep(kept)
+        for construct in (vpc, *database):
+            _retain(construct)
         return Subnets(
             vpc=vpc,
             database=database,
@@ -113,7 +115,8 @@ class DatabaseNetwork(Construct):
         )
         for subnet in (*vpc.isolated_subnets, *vpc.private_subnets):
             cdk.Annotations.of(subnet).acknowledge_warning(
-                "@aws-cdk/aws-ec2:noSubnetRouteTableId", "no route is added to a given subnet"
+                "@aws-cdk/aws-ec2:noSubnetRouteTableId",
+                "this project adds no route to an existing subnet",
             )
         return Subnets(vpc=vpc, database=vpc.isolated_subnets, tasks=vpc.private_subnets)
 
@@ -144,8 +147,8 @@ class DatabaseNetwork(Construct):
     def _build_zone(
         self, settings: EnvironmentSettings, region: Region
     ) -> route53.PrivateHostedZone:
-        # A zone of the host's own name, with an alias at its apex: one called "internal" would
-        # hide every other name under it.
+        # The zone has the host's full name, with an alias at its apex. A zone "internal" would
+        # hide all other names below it.
         zone = route53.PrivateHostedZone(self, "Zone", zone_name=settings.host_name, vpc=self.vpc)
         for number, associated in enumerate(region.associated_vpcs, start=1):
             zone.add_vpc(
@@ -154,7 +157,9 @@ class DatabaseNetwork(Construct):
                     f"AssociatedVpc{number}",
                     vpc_id=associated.vpc_id,
                     region=associated.region,
-                    availability_zones=[f"{associated.region}a"],  # wanted, and not used
+                    availability_zones=[
+                        f"{associated.region}a"
+                    ],  # the CDK demands it, and does not use it
                 )
             )
         return zone
@@ -168,7 +173,7 @@ class DatabaseNetwork(Construct):
             allow_all_outbound=False,
         )
 
-    def _publish(self, settings: EnvironmentSettings) -> None:
+    def _add_parameters(self, settings: EnvironmentSettings) -> None:
         for name, value in {
             "vpc-id": self.vpc.vpc_id,
             "zone-id": self.zone.hosted_zone_id,
@@ -179,22 +184,19 @@ class DatabaseNetwork(Construct):
                 f"Parameter-{name}",
                 parameter_name=names.parameter(settings, name),
                 string_value=value,
-                description="Written by CloudFlow's database project, for services that join it",
+                description=_PARAMETER_DESCRIPTION,
             )
         ssm.StringListParameter(
             self,
             "Parameter-task-subnet-ids",
             parameter_name=names.parameter(settings, "task-subnet-ids"),
             string_list_value=[subnet.subnet_id for subnet in self.task_subnets],
-            description="Written by CloudFlow's database project, for services that join it",
+            description=_PARAMETER_DESCRIPTION,
         )
 
 
-def _keep(construct: Construct) -> None:
-    """Retain the network resource itself: a retained database pins it, so that deleting it fails.
-
-    Its route tables and their associations go with the stack; nothing depends on them.
-    """
+def _retain(construct: Construct) -> None:
+    """Retains the VPC or subnet only. Its route table can be deleted, because nothing uses it."""
     resource = construct.node.default_child
     assert isinstance(resource, cdk.CfnResource)
     resource.apply_removal_policy(cdk.RemovalPolicy.RETAIN)

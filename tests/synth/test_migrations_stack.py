@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from db.migrations import find_migrations
-from stacks import migrations as stack
 from stacks.constructs import pgbouncer_task
+from stacks.constructs.migrations_resource import RESOURCE_TYPE
 from stacks.environments import ENVIRONMENTS, STAGING
 from stacks.handlers import migrations as handlers
 from stacks.settings import names
@@ -36,7 +36,7 @@ def _find_id(template: Template, kind: str) -> str:
 def test_the_resource_lists_each_migration_and_the_exact_task_definition(
     settings: EnvironmentSettings, template: Callable[[EnvironmentSettings], Template]
 ) -> None:
-    properties = dict(only(template(settings), stack.RESOURCE_TYPE))
+    properties = dict(only(template(settings), RESOURCE_TYPE))
     assert properties.pop("ServiceToken")
     definition = _find_id(template(settings), "AWS::ECS::TaskDefinition")
     assert properties == {
@@ -81,7 +81,7 @@ def test_everything_the_task_needs_is_there_before_it_runs(
 ) -> None:
     """A reference to a group or a role does not wait for its rules or policies."""
     found = template(settings)
-    schema = _find_id(found, stack.RESOURCE_TYPE)
+    schema = _find_id(found, RESOURCE_TYPE)
     others = found["Resources"].keys() - {schema}
     assert others - _close(found, schema) == set(), "all of the stack goes before its resource"
     needed = {found["Resources"][name]["Type"] for name in others}
@@ -228,7 +228,7 @@ def test_where_nobody_may_migrate_the_task_stands_ready_and_nothing_runs_it(
     setting: dict[str, bool],
 ) -> None:
     template = build_templates(replace(STAGING, **setting))["Migrations"]
-    assert not find(template, stack.RESOURCE_TYPE)
+    assert not find(template, RESOURCE_TYPE)
     assert not find(template, "AWS::Lambda::Function")
     assert find(template, "AWS::ECS::TaskDefinition")
     # After a promotion the command would reach the primary that nobody uses any more.

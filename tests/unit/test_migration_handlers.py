@@ -13,9 +13,9 @@ from botocore.awsrequest import AWSResponse
 from botocore.exceptions import ClientError
 from moto import mock_aws
 
+from stacks.constructs.migrations_functions import START_TIMEOUT, WATCH_TIMEOUT
 from stacks.handlers import migrations
 from stacks.handlers.migrations import DEADLINE, MigrationError
-from stacks.migrations import _START_TIMEOUT, _WATCH_TIMEOUT
 from tests.support.fargate import FAMILY, NOW, REGION, Fargate, connect
 
 _OLD, _NEW = ["V1__a.sql checksum 1"], ["V1__a.sql checksum 1", "V2__b.sql checksum 2"]
@@ -431,8 +431,8 @@ def test_every_attempt_fits_the_functions_timeout() -> None:
         return float(attempts * (config.connect_timeout + config.read_timeout) + waits)
 
     watching, starting = last(migrations.WATCH_CLIENT), last(migrations.START_CLIENT)
-    assert 2 * watching < _WATCH_TIMEOUT.to_seconds(), "describe or stop, and the log"
-    assert 4 * starting < _START_TIMEOUT.to_seconds(), "two lists, a description, the start"
+    assert 2 * watching < WATCH_TIMEOUT.to_seconds(), "describe or stop, and the log"
+    assert 4 * starting < START_TIMEOUT.to_seconds(), "two lists, a description, the start"
 
 
 def test_a_permission_that_is_missing_fails_with_awss_own_words(fargate: Fargate) -> None:
