@@ -25,8 +25,9 @@ _TEXT_MAXIMUM = 1024  # characters (CloudWatch, PutMetricAlarm, AlarmDescription
 class AlarmText:
     """What a person reads when the alarm fires.
 
-    `command` is a shell command. With `psql_on`, it is a query for psql on that instance.
-    `anchor` is the alarm's heading in the runbook.
+    `command` is the first command to run. It is a shell command, or with `psql_on` a query for
+    psql on that instance. `waiting` tells what it costs to wait. `anchor` is the alarm's heading in
+    the runbook.
     """
 
     problem: str
@@ -40,7 +41,7 @@ class AlarmText:
         place = f", in psql on {self.psql_on}" if self.psql_on else ""
         text = (
             f"{self.problem}\n\nFirst command{place}:\n{self.command}\n\n"
-            f"If you wait: {self.waiting}\n\nRunbook: {RUNBOOK}#{self.anchor}"
+            f"If you wait:\n{self.waiting}\n\nRunbook: {RUNBOOK}#{self.anchor}"
         )
         if len(text) > _TEXT_MAXIMUM:
             raise ValueError(

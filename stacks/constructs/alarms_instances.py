@@ -65,7 +65,7 @@ def _add_cpu(alarms: Alarms, instance: MonitoredInstance) -> None:
             command="SELECT pid, usename, client_addr, now() - query_start AS runtime, "
             "left(query, 100) AS query FROM pg_stat_activity WHERE state = 'active' "
             "ORDER BY query_start;",
-            waiting="queries get slower. Clients then wait for a free server connection, and get "
+            waiting="Queries get slower. Clients then wait for a free server connection, and get "
             "query_wait_timeout in the end.",
             anchor="cpu",
         ),
@@ -81,11 +81,11 @@ def _add_memory(alarms: Alarms, instance: MonitoredInstance) -> None:
         memory_gib * _GIB * _MEMORY_FREE_SHARE,
         periods=15,
         text=AlarmText(
-            problem=f"{instance.identifier} has had less than {_MEMORY_FREE_SHARE:.0%} of its "
-            f"{memory_gib} GiB of memory free for 15 minutes.",
+            problem=f"{instance.identifier} has had less than {_MEMORY_FREE_SHARE * 100:g} % of "
+            f"its {memory_gib} GiB of memory free for 15 minutes.",
             psql_on=instance.identifier,
             command=_CONNECTIONS_QUERY,
-            waiting="when no memory is left, Linux kills a PostgreSQL process. PostgreSQL then "
+            waiting="When no memory is left, Linux kills a PostgreSQL process. PostgreSQL then "
             "restarts, and all its connections are lost.",
             anchor="memory",
         ),
@@ -108,7 +108,7 @@ def _add_storage(
             command=f"aws rds describe-db-instances --region {alarms.region} "
             f"--db-instance-identifier {instance.identifier} --query 'DBInstances[0]."
             "[DBInstanceStatus,AllocatedStorage,MaxAllocatedStorage]'",
-            waiting="when the storage is full, the instance stops. Until then you can enlarge it "
+            waiting="When the storage is full, the instance stops. Before that, RDS can enlarge it "
             "without downtime.",
             anchor="storage",
         ),
@@ -159,7 +159,7 @@ def _add_connections(alarms: Alarms, instance: MonitoredInstance) -> None:
             "connects directly.",
             psql_on=instance.identifier,
             command=_CONNECTIONS_QUERY,
-            waiting="at the limit PostgreSQL refuses new connections (SQLSTATE 53300), also those "
+            waiting="At the limit PostgreSQL refuses new connections (SQLSTATE 53300), also those "
             "of PgBouncer and Flyway.",
             anchor="connections",
         ),
@@ -180,8 +180,9 @@ def _add_lag(alarms: Alarms, instance: MonitoredInstance) -> None:
             psql_on=instance.identifier,
             command="SELECT pid, usename, now() - xact_start AS age, left(query, 100) AS query "
             "FROM pg_stat_activity WHERE xact_start IS NOT NULL ORDER BY xact_start;",
-            waiting="clients that read from the replica see old rows. The primary keeps WAL for "
-            "the replica up to max_slot_wal_keep_size. After that the replica may be lost.",
+            waiting="Clients that read from the replica see old rows. The primary keeps WAL for "
+            "the replica up to max_slot_wal_keep_size. After that you may have to build the replica "
+            "again.",
             anchor="lag",
         ),
     )
@@ -202,8 +203,8 @@ def _add_slot_lag(alarms: Alarms, instance: MonitoredInstance) -> None:
             command="SELECT slot_name, active, wal_status, "
             "pg_size_pretty(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)) AS kept "
             "FROM pg_replication_slots ORDER BY restart_lsn;",
-            waiting=f"past max_slot_wal_keep_size ({maximum_mib} MiB) PostgreSQL removes the WAL. "
-            "The replica may then be lost, and you have to build it again.",
+            waiting=f"Past max_slot_wal_keep_size ({maximum_mib} MiB) PostgreSQL removes the WAL. "
+            "You then have to build the replica again.",
             anchor="slot-lag",
         ),
     )
@@ -223,7 +224,7 @@ def _add_transaction_ids(alarms: Alarms, instance: MonitoredInstance) -> None:
             command="SELECT pid, usename, now() - xact_start AS age, age(backend_xmin), "
             "left(query, 100) AS query FROM pg_stat_activity WHERE backend_xmin IS NOT NULL "
             "ORDER BY age(backend_xmin) DESC;",
-            waiting="at about 2,100 million PostgreSQL refuses all writes until VACUUM has run.",
+            waiting="At about 2,100 million PostgreSQL refuses all writes until VACUUM has run.",
             anchor="transaction-ids",
         ),
     )

@@ -28,7 +28,7 @@ def add_migration_alarm(
             "file, the line and PostgreSQL's error.",
             command=f"aws logs tail {names.log_group(settings, 'migrations')} "
             f"--region {alarms.region} --since 2h",
-            waiting="the database goes on with its last good schema. If the failed migration did "
+            waiting="The database goes on with its last good schema. If the failed migration did "
             "not run in a transaction, no further migration can run until somebody repairs it.",
             anchor="migration-failed",
         ),
@@ -71,7 +71,7 @@ def _add_renewal(alarms: Alarms, settings: EnvironmentSettings) -> None:
         text=AlarmText(
             problem="The function that replaces PgBouncer's tasks after a password change failed.",
             command=_render_log_command(alarms, function),
-            waiting="the tasks go on with the old passwords. A client with a new password is "
+            waiting="The tasks go on with the old passwords. A client with a new password is "
             "refused. The next rotation changes the password that the tasks still use, and "
             "PgBouncer can then not log in to PostgreSQL.",
             anchor="renewal-failed",
@@ -95,7 +95,7 @@ def add_backup_age_alarm(
             command=f"aws rds describe-db-instance-automated-backups --region {alarms.region} "
             f"--db-instance-identifier {names.primary(settings)} --query "
             "'DBInstanceAutomatedBackups[].[Status,RestoreWindow.LatestTime]'",
-            waiting="until this is fixed, losing the primary region means restoring to this "
+            waiting="Until this is fixed, losing the primary region means restoring to this "
             "recovery point.",
             anchor="backup-age",
         ),

@@ -6,6 +6,7 @@ from db.pgbouncer import PgBouncerSettings
 from stacks.constructs.alarms import ABOVE, BELOW, Alarms, AlarmText
 from stacks.constructs.monitored_instance import MonitoredInstance
 from stacks.constructs.pgbouncer_metrics import (
+    CLIENTS_REFUSED_TERMS,
     client_wait,
     clients_refused,
     healthy_tasks,
@@ -51,7 +52,7 @@ def _add_down(alarms: Alarms, settings: EnvironmentSettings, pgbouncer: PgBounce
         text=AlarmText(
             problem=f"No task of PgBouncer answers. No client can connect to {settings.host_name}.",
             command=_render_events_command(alarms, settings),
-            waiting="every request that needs the database fails.",
+            waiting="Every request that needs the database fails.",
             anchor="pooler-down",
         ),
     )
@@ -69,7 +70,7 @@ def _add_running(alarms: Alarms, settings: EnvironmentSettings, tasks: int) -> N
             problem=f"Fewer tasks of PgBouncer run than the settings ask for ({tasks}). If a "
             "deployment of the service fails, ECS rolls it back.",
             command=_render_events_command(alarms, settings),
-            waiting="the remaining tasks serve all clients. Without any task, no client can "
+            waiting="The remaining tasks serve all clients. Without any task, no client can "
             f"connect to {settings.host_name}.",
             anchor="pooler-running",
         ),
@@ -77,6 +78,7 @@ def _add_running(alarms: Alarms, settings: EnvironmentSettings, tasks: int) -> N
 
 
 def _add_refusing(alarms: Alarms, settings: EnvironmentSettings) -> None:
+    terms = " ".join(f'?"{term}"' for term in CLIENTS_REFUSED_TERMS)
     alarms.add(
         "pooler-refusing",
         clients_refused(settings),
@@ -85,13 +87,12 @@ def _add_refusing(alarms: Alarms, settings: EnvironmentSettings) -> None:
         periods=3,
         missing=_NOT_BREACHING,
         text=AlarmText(
-            problem="PgBouncer has refused clients for 3 minutes. The log names the reason. "
-            f"query_wait_timeout: {_POOL_SIZE} transactions held all server connections of a pool "
-            f"for {_WAIT_TIMEOUT_SECONDS} s. A failed server login: PostgreSQL is down or refuses "
-            "PgBouncer's password.",
-            command=f"{_render_log_command(alarms, settings)} --filter-pattern "
-            "'?query_wait_timeout ?login ?connections ?files'",
-            waiting="clients get errors now.",
+            problem="PgBouncer has refused clients for 3 minutes. Its log names the reason. With "
+            f"query_wait_timeout, {_POOL_SIZE} transactions held all server connections of a pool "
+            f"for {_WAIT_TIMEOUT_SECONDS} s. With a failed server login, PostgreSQL is down or "
+            "refuses PgBouncer's password.",
+            command=f"{_render_log_command(alarms, settings)} --filter-pattern '{terms}'",
+            waiting="Clients get errors now.",
             anchor="pooler-refusing",
         ),
     )
@@ -110,7 +111,7 @@ def _add_unhealthy(
             problem="A task of PgBouncer runs, but does not answer the load balancer's health "
             "check.",
             command=_render_log_command(alarms, settings),
-            waiting="clients that are connected to this task may hang. New clients get another "
+            waiting="Clients that are connected to this task may hang. New clients get another "
             "task.",
             anchor="pooler-unhealthy",
         ),
@@ -128,12 +129,12 @@ def _add_waiting(alarms: Alarms, settings: EnvironmentSettings, primary: Monitor
         text=AlarmText(
             problem="Clients wait longer than 1 s for one of the "
             f"{_POOL_SIZE} server connections of a pool. Transactions are too long or too many. "
-            "Without data, PgBouncer writes no log: see pooler-running.",
+            "If the metric has no data, PgBouncer writes no log. See pooler-running then.",
             psql_on=primary.identifier,
             command="SELECT pid, usename, state, now() - xact_start AS age, left(query, 100) AS "
             "query FROM pg_stat_activity WHERE xact_start IS NOT NULL ORDER BY xact_start LIMIT "
             "20;",
-            waiting=f"a client that waits {_WAIT_TIMEOUT_SECONDS} s gets query_wait_timeout.",
+            waiting=f"A client that waits {_WAIT_TIMEOUT_SECONDS} s gets query_wait_timeout.",
             anchor="pooler-waiting",
         ),
     )

@@ -1,4 +1,4 @@
-"""What the mission promises of AWS, read from the templates."""
+"""What the stacks promise, read from their templates."""
 
 import json
 import string
@@ -20,7 +20,7 @@ from stacks.settings import names
 from stacks.settings.environment import AssociatedVpc, EnvironmentSettings, ExistingVpc
 from tests.support.audited_app import ACCOUNT
 from tests.support.synthesis import CONTEXT, Synthesis, Template, run_cdk
-from tests.support.templates import build_templates, find, only
+from tests.support.templates import build_templates, each_environment, find, only
 
 _ROLES = (
     "RecoveryBase",
@@ -31,7 +31,6 @@ _ROLES = (
     "Monitoring",
     "Recovery",
 )
-_each_environment = pytest.mark.parametrize("settings", ENVIRONMENTS, ids=lambda s: s.name)
 
 
 def _instances(template: Template) -> dict[str, dict[str, Any]]:
@@ -46,20 +45,22 @@ def stack_of(synthesis: Synthesis) -> Callable[[EnvironmentSettings, str], Templ
     return lambda settings, role: synthesis.templates[names.stack(settings, role)]
 
 
-def test_each_environment_has_its_stacks_and_development_none(synthesis: Synthesis) -> None:
+def test_each_environment_on_aws_has_its_stacks_and_development_has_none(
+    synthesis: Synthesis,
+) -> None:
     assert synthesis.templates.keys() == {
         names.stack(settings, role) for settings in ENVIRONMENTS for role in _ROLES
     }
 
 
-@_each_environment
+@each_environment
 def test_plain_cdk_finds_an_environment_by_its_pattern(settings: EnvironmentSettings) -> None:
-    """Through the command in cdk.json, which everything else here goes round."""
+    """Uses the command in cdk.json. All other tests start the app directly."""
     listed = run_cdk("ls", names.all_stacks(settings.name), is_validated=False).split()
     assert sorted(listed) == sorted(names.stack(settings, role) for role in _ROLES)
 
 
-@_each_environment
+@each_environment
 def test_a_primary_and_a_read_replica_run_postgresql_15(
     settings: EnvironmentSettings, stack_of: Callable[[EnvironmentSettings, str], Template]
 ) -> None:
@@ -80,7 +81,7 @@ def test_a_primary_and_a_read_replica_run_postgresql_15(
         assert primary_id in json.dumps(found["SourceDBInstanceIdentifier"])
 
 
-@_each_environment
+@each_environment
 def test_backups_are_daily_at_two_kept_seven_days_and_copied_to_us_west_2(
     settings: EnvironmentSettings, stack_of: Callable[[EnvironmentSettings, str], Template]
 ) -> None:
@@ -94,9 +95,9 @@ def test_backups_are_daily_at_two_kept_seven_days_and_copied_to_us_west_2(
     assert key["Region"] == "us-west-2"
 
 
-@_each_environment
+@each_environment
 @pytest.mark.parametrize("role", ["Database", "Recovery"])
-def test_no_database_goes_with_its_stack(
+def test_every_database_stays_when_its_stack_is_deleted(
     settings: EnvironmentSettings,
     role: str,
     stack_of: Callable[[EnvironmentSettings, str], Template],
@@ -113,7 +114,7 @@ def test_no_database_goes_with_its_stack(
             assert "KmsKeyId" in properties or "SourceDBInstanceIdentifier" in properties
 
 
-@_each_environment
+@each_environment
 @pytest.mark.parametrize("role", ["Database", "Recovery"])
 def test_logs_exist_encrypted_before_the_instance_that_writes_them(
     settings: EnvironmentSettings,
@@ -148,9 +149,9 @@ def test_production_survives_a_zone_and_changes_in_its_window(
     assert service["DesiredCount"] >= 2
 
 
-@_each_environment
+@each_environment
 @pytest.mark.parametrize("role", ["Database", "Recovery"])
-def test_the_shared_table_is_every_parameter_group(
+def test_every_parameter_group_has_the_shared_parameters(
     settings: EnvironmentSettings,
     role: str,
     stack_of: Callable[[EnvironmentSettings, str], Template],
@@ -183,7 +184,7 @@ def test_a_parameter_changed_in_the_table_reaches_aws_and_localhost(
 _NEW = Parameter(name="log_connections", value="1", why="a test")
 
 
-@_each_environment
+@each_environment
 def test_every_generated_password_is_safe_in_a_url_and_copied_to_the_recovery_region(
     settings: EnvironmentSettings, stack_of: Callable[[EnvironmentSettings, str], Template]
 ) -> None:
@@ -203,9 +204,9 @@ def test_every_generated_password_is_safe_in_a_url_and_copied_to_the_recovery_re
         assert copy["KmsKeyId"]["Fn::GetStackOutput"]["Region"] == "us-west-2"
 
 
-@_each_environment
+@each_environment
 @pytest.mark.parametrize("role", ["Pooling", "Recovery"])
-def test_the_outputs_are_the_connection_strings_of_the_mission(
+def test_the_outputs_are_cloudflows_connection_strings(
     settings: EnvironmentSettings,
     role: str,
     stack_of: Callable[[EnvironmentSettings, str], Template],
@@ -226,7 +227,7 @@ def test_the_outputs_are_the_connection_strings_of_the_mission(
 
 
 def _flatten(value: Any) -> str:  # noqa: ANN401
-    """A template's string as AWS would see it, with <…> for what only AWS knows."""
+    """A template's string, with <host> for each value that only AWS knows."""
     if isinstance(value, str):
         return value
     if "Fn::Join" in value:
@@ -235,7 +236,7 @@ def _flatten(value: Any) -> str:  # noqa: ANN401
     return "<host>"
 
 
-@_each_environment
+@each_environment
 @pytest.mark.parametrize("role", ["Pooling", "Recovery"])
 def test_the_task_gets_the_one_renderers_file_and_no_password(
     settings: EnvironmentSettings,
@@ -261,7 +262,7 @@ def test_the_task_gets_the_one_renderers_file_and_no_password(
     assert container["ReadonlyRootFilesystem"] is True
 
 
-@_each_environment
+@each_environment
 @pytest.mark.parametrize("role", ["Network", "RecoveryBase"])
 def test_nothing_has_a_route_to_the_internet(
     settings: EnvironmentSettings,
@@ -277,7 +278,7 @@ def test_nothing_has_a_route_to_the_internet(
     assert find(template, "AWS::EC2::FlowLog")
 
 
-@_each_environment
+@each_environment
 def test_only_pgbouncer_and_flyway_reach_the_database_and_only_clients_reach_pgbouncer(
     settings: EnvironmentSettings, stack_of: Callable[[EnvironmentSettings, str], Template]
 ) -> None:
@@ -305,7 +306,7 @@ def test_only_pgbouncer_and_flyway_reach_the_database_and_only_clients_reach_pgb
         assert all("SourceSecurityGroupId" in rule for rule in rules)
 
 
-@_each_environment
+@each_environment
 def test_the_host_name_is_a_zone_of_its_own_with_the_load_balancer_at_its_apex(
     settings: EnvironmentSettings, stack_of: Callable[[EnvironmentSettings, str], Template]
 ) -> None:
@@ -319,8 +320,8 @@ def test_the_host_name_is_a_zone_of_its_own_with_the_load_balancer_at_its_apex(
         assert "AliasTarget" in record
 
 
-@_each_environment
-def test_a_deployment_adds_before_it_takes_and_rolls_back_by_itself(
+@each_environment
+def test_a_deployment_starts_new_tasks_before_it_stops_old_ones_and_can_roll_back(
     settings: EnvironmentSettings, stack_of: Callable[[EnvironmentSettings, str], Template]
 ) -> None:
     template = stack_of(settings, "Pooling")
@@ -341,7 +342,7 @@ def test_a_deployment_adds_before_it_takes_and_rolls_back_by_itself(
     assert scaling["MaxCapacity"] == settings.pooler_tasks_maximum
 
 
-def test_one_setting_is_the_architecture_of_image_and_task(tmp_path_factory: Any) -> None:  # noqa: ANN401
+def test_one_setting_gives_image_and_task_their_architecture(tmp_path_factory: Any) -> None:  # noqa: ANN401
     for architecture, platform in (("ARM64", "linux/arm64"), ("X86_64", "linux/amd64")):
         folder = tmp_path_factory.mktemp("cdk.out")
         made = cdk.App(outdir=str(folder), context=CONTEXT)
@@ -359,7 +360,7 @@ def test_one_setting_is_the_architecture_of_image_and_task(tmp_path_factory: Any
 
 
 def _find_foreign(value: Any, region: str) -> list[Any]:  # noqa: ANN401
-    """Whatever of a template asks another region, or an export of any."""
+    """The parts of a template that refer to another region, or to an export."""
     if isinstance(value, list):
         return [found for item in value for found in _find_foreign(item, region)]
     if not isinstance(value, dict):
@@ -371,9 +372,9 @@ def _find_foreign(value: Any, region: str) -> list[Any]:  # noqa: ANN401
     return found
 
 
-@_each_environment
+@each_environment
 @pytest.mark.parametrize("is_promoted", [False, True])
-def test_the_recovery_region_asks_nothing_of_the_primary_one(
+def test_the_recovery_region_needs_nothing_from_the_primary_region(
     settings: EnvironmentSettings, is_promoted: bool
 ) -> None:
     templates = build_templates(replace(settings, is_recovery_promoted=is_promoted))
@@ -384,81 +385,29 @@ def test_the_recovery_region_asks_nothing_of_the_primary_one(
         for resource in template["Resources"].values():
             assert not resource["Type"].startswith(("Custom::", "AWS::CloudFormation::"))
         named = json.dumps(template).count("us-east-1")
-        is_following = role == "Recovery" and not is_promoted
-        assert named == (1 if is_following else 0)
-        assert (source in json.dumps(template)) is is_following
-    assert _find_foreign(templates["Database"], "us-east-1"), "the check above sees nothing"
+        is_replica = role == "Recovery" and not is_promoted
+        assert named == (1 if is_replica else 0)
+        assert (source in json.dumps(template)) is is_replica
+    assert _find_foreign(templates["Database"], "us-east-1"), "_find_foreign finds nothing"
 
 
-@_each_environment
+@each_environment
 def test_promotion_is_one_setting_and_keeps_the_instance(settings: EnvironmentSettings) -> None:
     before = build_templates(replace(settings, is_recovery_promoted=False))["Recovery"]
     after = build_templates(replace(settings, is_recovery_promoted=True))["Recovery"]
-    ((name, following),) = find(before, "AWS::RDS::DBInstance").items()
-    leading = find(after, "AWS::RDS::DBInstance")[name]
-    assert following.keys() - leading.keys() == {"SourceDBInstanceIdentifier"}
-    changed = {key for key in leading if leading[key] != following.get(key)}
-    # Its standby must not wait for a window while it leads alone.
+    ((name, replica),) = find(before, "AWS::RDS::DBInstance").items()
+    promoted = find(after, "AWS::RDS::DBInstance")[name]
+    assert replica.keys() - promoted.keys() == {"SourceDBInstanceIdentifier"}
+    changed = {key for key in promoted if promoted[key] != replica.get(key)}
+    # The standby of a promoted replica must not wait for the maintenance window.
     assert changed == ({"MultiAZ", "ApplyImmediately"} if settings.is_multi_az else set())
-    assert leading["BackupRetentionPeriod"] == 7
-    assert leading["PreferredBackupWindow"] == "02:00-02:30"
+    assert promoted["BackupRetentionPeriod"] == 7
+    assert promoted["PreferredBackupWindow"] == "02:00-02:30"
     assert only(before, "AWS::ECS::Service")["DesiredCount"] == 0
-    # IAM's control plane is in us-east-1: a promotion must not have to change a role.
+    # The control plane of IAM is in us-east-1. A promotion must not change a role.
     for kind in ("AWS::IAM::Role", "AWS::Lambda::Function"):
         assert find(after, kind).keys() >= find(before, kind).keys()
     assert only(after, "AWS::ECS::Service")["DesiredCount"] == settings.pooler_tasks
-
-
-@_each_environment
-@pytest.mark.parametrize("role", ["Monitoring", "Recovery"])
-def test_every_alarm_reaches_a_person_and_says_what_to_do_first(
-    settings: EnvironmentSettings,
-    role: str,
-    stack_of: Callable[[EnvironmentSettings, str], Template],
-) -> None:
-    template = stack_of(settings, role)
-    ((topic_id, topic),) = find(template, "AWS::SNS::Topic").items()
-    alarms = find(template, "AWS::CloudWatch::Alarm")
-    for alarm in alarms.values():
-        assert alarm["AlarmActions"] == alarm["OKActions"] == [{"Ref": topic_id}]
-        assert len(alarm["AlarmDescription"]) > 60
-    (subscription,) = find(template, "AWS::SNS::Subscription").values()
-    assert subscription["Endpoint"] == settings.alarm_email
-    key_id = topic["KmsMasterKeyId"]["Fn::GetAtt"][0]
-    statements = find(template, "AWS::KMS::Key")[key_id]["KeyPolicy"]["Statement"]
-    policies = only(template, "AWS::SNS::TopicPolicy")["PolicyDocument"]["Statement"]
-    for allowed, action in ((statements, "kms:GenerateDataKey*"), (policies, "sns:Publish")):
-        assert any(
-            statement["Principal"] == {"Service": "cloudwatch.amazonaws.com"}
-            and action in statement["Action"]
-            for statement in allowed
-        )
-
-
-@_each_environment
-def test_what_can_run_out_or_fall_silent_has_an_alarm(settings: EnvironmentSettings) -> None:
-    templates = build_templates(replace(settings, is_recovery_promoted=False))
-    alarms = {
-        alarm["AlarmName"].removeprefix(names.alarm(settings, "")): alarm
-        for role in ("Monitoring", "Recovery")
-        for alarm in find(templates[role], "AWS::CloudWatch::Alarm").values()
-    }
-    of_each = {"cpu", "memory", "storage", "storage-trend", "connections"}
-    expected = {f"{s}-{what}" for s in ("primary", "replica-1", "recovery") for what in of_each}
-    expected |= {"primary-slot-lag", "primary-transaction-ids", "replica-1-lag", "recovery-lag"}
-    expected |= {f"pooler-{w}" for w in ("down", "running", "unhealthy", "waiting", "refusing")}
-    expected |= {"backup-age"}
-    assert alarms.keys() == expected | {"migration-failed", "rotation-failed", "renewal-failed"}
-    for silent in (
-        "backup-age",
-        "pooler-waiting",
-        "pooler-down",
-        "pooler-running",
-        "replica-1-lag",
-    ):
-        assert alarms[silent]["TreatMissingData"] == "breaching"
-    # An idle primary's replicas show up to 300 s.
-    assert alarms["replica-1-lag"]["Threshold"] > 300
 
 
 def test_an_existing_vpc_further_clients_and_further_vpcs_are_settings() -> None:
@@ -501,20 +450,20 @@ def test_an_existing_vpc_further_clients_and_further_vpcs_are_settings() -> None
     assert opened == ["10.99.0.0/16"]
 
 
-def test_a_primary_region_that_comes_back_after_a_promotion_serves_nobody() -> None:
+def test_after_a_promotion_the_old_primary_region_runs_no_pgbouncer() -> None:
     templates = build_templates(replace(PRODUCTION, is_recovery_promoted=True))
     assert only(templates["Pooling"], "AWS::ECS::Service")["DesiredCount"] == 0
     assert not find(templates["Pooling"], "AWS::ApplicationAutoScaling::ScalableTarget")
 
 
-@_each_environment
-def test_pgbouncers_password_rotates_by_itself_between_two_users(
+@each_environment
+def test_secrets_manager_rotates_pgbouncers_password_between_two_users(
     settings: EnvironmentSettings, stack_of: Callable[[EnvironmentSettings, str], Template]
 ) -> None:
     template = stack_of(settings, "Pooling")
     schedule = only(template, "AWS::SecretsManager::RotationSchedule")
     assert schedule["RotationRules"] == {"ScheduleExpression": "rate(30 days)"}
-    # A deploy that creates it must not rotate: new tasks may be on their way.
+    # A deploy may replace tasks at the same time, so it must not start a rotation.
     assert schedule["RotateImmediatelyOnUpdate"] is False
     hosted = schedule["HostedRotationLambda"]
     assert hosted["RotationType"] == "PostgreSQLMultiUser"
@@ -533,7 +482,7 @@ def test_pgbouncers_password_rotates_by_itself_between_two_users(
         for secret in find(database, "AWS::SecretsManager::Secret").values()
         if secret["Name"] == names.secret(settings, "pgbouncer")
     )
-    # The rotation asks RDS's API, which is out of reach, where the host is not the master's.
+    # With another host the rotation function calls the RDS API, which the VPC cannot reach.
     assert json.dumps({"Fn::GetAtt": [primary, "Endpoint.Address"]}) in content
     for name in ("username", "password", "masterarn", "dbname", "engine"):
         assert name in content or name == "password"
@@ -544,9 +493,9 @@ def test_pgbouncers_password_rotates_by_itself_between_two_users(
 _OF_DATABASE = ("MasterSecretArn", "MasterSecretKmsKeyArn", "KmsKeyArn")
 
 
-@_each_environment
+@each_environment
 @pytest.mark.parametrize("role", ["Pooling", "Recovery"])
-def test_a_changed_password_of_either_secret_is_looked_for(
+def test_a_function_looks_for_changed_passwords_on_a_schedule(
     settings: EnvironmentSettings,
     role: str,
     stack_of: Callable[[EnvironmentSettings, str], Template],
@@ -555,7 +504,7 @@ def test_a_changed_password_of_either_secret_is_looked_for(
     (function,) = (
         found
         for found in find(template, "AWS::Lambda::Function").values()
-        if found["Handler"] == "renewal.handler"
+        if found["Handler"] == "renew_passwords.handler.handler"
     )
     variables = function["Environment"]["Variables"]
     assert variables["SERVICE"] == only(template, "AWS::ECS::Service")["ServiceName"]
