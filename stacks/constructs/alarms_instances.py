@@ -181,8 +181,8 @@ def _add_lag(alarms: Alarms, instance: MonitoredInstance) -> None:
             command="SELECT pid, usename, now() - xact_start AS age, left(query, 100) AS query "
             "FROM pg_stat_activity WHERE xact_start IS NOT NULL ORDER BY xact_start;",
             waiting="Clients that read from the replica see old rows. The primary keeps WAL for "
-            "the replica up to max_slot_wal_keep_size. After that you may have to build the replica "
-            "again.",
+            "the replica up to max_slot_wal_keep_size. After that you may have to build the "
+            "replica again.",
             anchor="lag",
         ),
     )

@@ -8,9 +8,9 @@ from typing import Any
 
 import boto3
 import jmespath
-import pglast
 import pytest
 from botocore import xform_name
+from pglast import ast, parse_sql
 
 from stacks.environments import ENVIRONMENTS, STAGING
 from stacks.settings import names
@@ -95,9 +95,8 @@ def test_every_alarm_reaches_a_person(
 @each_environment
 def test_what_can_run_out_or_fall_silent_has_an_alarm(settings: EnvironmentSettings) -> None:
     alarms = _collect(build_templates(replace(settings, is_recovery_promoted=False)), settings)
-    expected = {
-        f"{i}-{what}" for i in ("primary", "replica-1", "recovery") for what in _OF_AN_INSTANCE
-    }
+    instances = ("primary", "replica-1", "recovery")
+    expected = {f"{instance}-{what}" for instance in instances for what in _OF_AN_INSTANCE}
     assert alarms.keys() == expected | _FURTHER
     for silent in (
         "backup-age",
@@ -179,8 +178,8 @@ def test_every_command_is_one_that_psql_or_the_aws_cli_takes(
     kinds: set[str] = set()
     for text in texts.values():
         if text["psql_on"]:
-            (statement,) = pglast.parse_sql(text["command"])
-            assert isinstance(statement.stmt, pglast.ast.SelectStmt)
+            (statement,) = parse_sql(text["command"])
+            assert isinstance(statement.stmt, ast.SelectStmt)
             assert text["command"].endswith(";")
             kinds.add("psql")
         else:

@@ -67,9 +67,8 @@ def _find_dependencies(template: Template, start: str) -> set[str]:
     resources, found, todo = template["Resources"], set[str](), [start]
     while todo:
         resource = resources[todo.pop()]
-        named = _find_references(resource.get("Properties", {})) | set(
-            resource.get("DependsOn", [])
-        )
+        named = _find_references(resource.get("Properties", {}))
+        named |= set(resource.get("DependsOn", []))
         new = (named & resources.keys()) - found
         found |= new
         todo += new
@@ -84,9 +83,7 @@ def test_everything_the_task_needs_is_there_before_it_runs(
     found = template(settings)
     schema = _find_id(found, RESOURCE_TYPE)
     others = found["Resources"].keys() - {schema}
-    assert others - _find_dependencies(found, schema) == set(), (
-        "the resource must wait for the whole stack"
-    )
+    assert others - _find_dependencies(found, schema) == set(), "it must wait for all of the stack"
     needed = {found["Resources"][name]["Type"] for name in others}
     assert needed >= {
         "AWS::EC2::SecurityGroupIngress",

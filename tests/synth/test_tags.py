@@ -25,7 +25,7 @@ def _find_tag_properties() -> dict[str, str]:
 
 def _read_tags(value: Any) -> dict[str, str]:  # noqa: ANN401
     """Tags as a dictionary. Most types take a list of keys and values, and some take a map."""
-    return value if isinstance(value, dict) else {tag["Key"]: tag["Value"] for tag in value}
+    return dict(value) if isinstance(value, dict) else {tag["Key"]: tag["Value"] for tag in value}
 
 
 def test_every_resource_that_takes_tags_has_the_projects_tags(synthesis: Synthesis) -> None:
