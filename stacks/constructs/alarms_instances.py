@@ -3,7 +3,8 @@
 import aws_cdk as cdk
 from aws_cdk import aws_cloudwatch as cloudwatch
 
-from stacks.constructs.alarms import ABOVE, BELOW, Alarms, AlarmText
+from stacks.constructs.alarm_text import AlarmText
+from stacks.constructs.alarms import ABOVE, BELOW, Alarms
 from stacks.constructs.monitored_instance import MonitoredInstance
 from stacks.settings.environment import INSTANCE_MEMORY_GIB, EnvironmentSettings
 

@@ -2,7 +2,8 @@
 
 from aws_cdk import aws_cloudwatch as cloudwatch
 
-from stacks.constructs.alarms import ABOVE, Alarms, AlarmText
+from stacks.constructs.alarm_text import AlarmText
+from stacks.constructs.alarms import ABOVE, Alarms
 from stacks.constructs.metrics import FIVE_MINUTES, build_aws_metric
 from stacks.settings import names
 from stacks.settings.environment import EnvironmentSettings

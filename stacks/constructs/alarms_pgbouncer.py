@@ -3,7 +3,8 @@
 from aws_cdk import aws_cloudwatch as cloudwatch
 
 from db.pgbouncer import PgBouncerSettings
-from stacks.constructs.alarms import ABOVE, BELOW, Alarms, AlarmText
+from stacks.constructs.alarm_text import AlarmText
+from stacks.constructs.alarms import ABOVE, BELOW, Alarms
 from stacks.constructs.monitored_instance import MonitoredInstance
 from stacks.constructs.pgbouncer_metrics import (
     CLIENTS_REFUSED_TERMS,

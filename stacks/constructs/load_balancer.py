@@ -1,11 +1,9 @@
-"""The network load balancer in front of PgBouncer, and the host name that leads to it."""
+"""The network load balancer in front of PgBouncer."""
 
 import aws_cdk as cdk
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_ecs as ecs
 from aws_cdk import aws_elasticloadbalancingv2 as elbv2
-from aws_cdk import aws_route53 as route53
-from aws_cdk import aws_route53_targets as targets
 from constructs import Construct
 
 from stacks.constructs.findings import acknowledge
@@ -114,24 +112,3 @@ def add_listener(
         tcp_idle_timeout=_IDLE_TIMEOUT,
     )
     return target_group
-
-
-def add_dns_record(
-    scope: Construct,
-    settings: EnvironmentSettings,
-    balancer: elbv2.NetworkLoadBalancer,
-    *,
-    network: DatabaseNetwork,
-) -> None:
-    route53.ARecord(
-        scope,
-        "Name",
-        zone=route53.HostedZone.from_hosted_zone_attributes(
-            scope,
-            "Zone",
-            hosted_zone_id=network.zone.hosted_zone_id,
-            zone_name=settings.host_name,
-        ),
-        comment="PgBouncer's load balancer",
-        target=route53.RecordTarget.from_alias(targets.LoadBalancerTarget(balancer)),
-    )

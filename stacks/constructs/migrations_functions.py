@@ -88,7 +88,7 @@ def _render_tasks_arn(scope: Construct, settings: EnvironmentSettings) -> str:
 
 
 def _render_location(settings: EnvironmentSettings, task: FlywayTask) -> dict[str, str]:
-    """The variables that TaskLocation reads in the handlers."""
+    """The variables that the handlers read."""
     return {
         "CLUSTER": names.migrations(settings),
         "SUBNETS": cdk.Fn.join(",", [subnet.subnet_id for subnet in task.subnets]),

@@ -1,39 +1,15 @@
 """The network of one environment in one region."""
 
-from dataclasses import dataclass
-
-import aws_cdk as cdk
 from aws_cdk import aws_ec2 as ec2
-from aws_cdk import aws_logs as logs
 from aws_cdk import aws_route53 as route53
 from aws_cdk import aws_ssm as ssm
 from constructs import Construct
 
-from stacks.constructs.findings import acknowledge
+from stacks.constructs.vpc import build_vpc, import_vpc
 from stacks.settings import names
-from stacks.settings.environment import EnvironmentSettings, ExistingVpc, Region
+from stacks.settings.environment import EnvironmentSettings, Region
 
-_SUBNET_PREFIX = 24
-_FLOW_LOG_RETENTION = logs.RetentionDays.ONE_MONTH
 _PARAMETER_DESCRIPTION = "For services that use the database. Written by the database project"
-
-# A Fargate task without a route to the internet needs these to start: for its image, its log and
-# its secrets (AWS, "Amazon ECR interface VPC endpoints"). S3, for image layers, is added below.
-_INTERFACE_ENDPOINTS = {
-    "EcrApi": ec2.InterfaceVpcEndpointAwsService.ECR,
-    "EcrDocker": ec2.InterfaceVpcEndpointAwsService.ECR_DOCKER,
-    "Logs": ec2.InterfaceVpcEndpointAwsService.CLOUDWATCH_LOGS,
-    "Secrets": ec2.InterfaceVpcEndpointAwsService.SECRETS_MANAGER,
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Subnets:
-    """A VPC with one subnet for databases and one for tasks in each zone."""
-
-    vpc: ec2.IVpc
-    database: list[ec2.ISubnet]
-    tasks: list[ec2.ISubnet]
 
 
 class DatabaseNetwork(Construct):
@@ -47,102 +23,17 @@ class DatabaseNetwork(Construct):
         self, scope: Construct, construct_id: str, *, settings: EnvironmentSettings, region: Region
     ) -> None:
         super().__init__(scope, construct_id)
-        if region.existing_vpc is None:
-            subnets = self._build_vpc(settings, region)
-            self._build_endpoints(subnets, region)
-        else:
-            subnets = self._find_vpc(region, region.existing_vpc)
+        subnets = (
+            build_vpc(self, settings, region)
+            if region.existing_vpc is None
+            else import_vpc(self, region, region.existing_vpc)
+        )
         self.vpc: ec2.IVpc = subnets.vpc
         self.database_subnets: list[ec2.ISubnet] = subnets.database
         self.task_subnets: list[ec2.ISubnet] = subnets.tasks
         self.zone: route53.IHostedZone = self._build_zone(settings, region)
         self.clients: ec2.ISecurityGroup = self._build_client_group(settings)
         self._add_parameters(settings)
-
-    def _build_vpc(self, settings: EnvironmentSettings, region: Region) -> Subnets:
-        # The default security group keeps its rules, because nothing uses it. The CDK would close
-        # it by a Lambda function that may edit any security group.
-        vpc = ec2.Vpc(
-            self,
-            "Vpc",
-            availability_zones=list(region.zones),
-            ip_addresses=ec2.IpAddresses.cidr(region.vpc_cidr),
-            nat_gateways=0,
-            restrict_default_security_group=False,
-            subnet_configuration=[
-                ec2.SubnetConfiguration(
-                    name=name,
-                    subnet_type=ec2.SubnetType.PRIVATE_ISOLATED,
-                    cidr_mask=_SUBNET_PREFIX,
-                )
-                for name in ("Database", "Tasks")
-            ],
-        )
-        acknowledge(
-            vpc,
-            "CloudFormation-Validate::W3010",
-            "the settings name the zones. Zones that a synth looks up could change later, and "
-            "would then move the subnets of a running database",
-        )
-        log_group = logs.LogGroup(
-            self,
-            "FlowLogs",
-            log_group_name=names.log_group(settings, "flow-logs"),
-            retention=_FLOW_LOG_RETENTION,
-            removal_policy=cdk.RemovalPolicy.DESTROY,
-        )
-        vpc.add_flow_log(
-            "FlowLog", destination=ec2.FlowLogDestination.to_cloud_watch_logs(log_group)
-        )
-        database = vpc.select_subnets(subnet_group_name="Database").subnets
-        for construct in (vpc, *database):
-            _retain(construct)
-        return Subnets(
-            vpc=vpc,
-            database=database,
-            tasks=vpc.select_subnets(subnet_group_name="Tasks").subnets,
-        )
-
-    def _find_vpc(self, region: Region, existing: ExistingVpc) -> Subnets:
-        vpc = ec2.Vpc.from_vpc_attributes(
-            self,
-            "Vpc",
-            vpc_id=existing.vpc_id,
-            availability_zones=list(region.zones),
-            vpc_cidr_block=region.vpc_cidr,
-            isolated_subnet_ids=list(existing.database_subnet_ids),
-            private_subnet_ids=list(existing.task_subnet_ids),
-        )
-        for subnet in (*vpc.isolated_subnets, *vpc.private_subnets):
-            cdk.Annotations.of(subnet).acknowledge_warning(
-                "@aws-cdk/aws-ec2:noSubnetRouteTableId",
-                "this project adds no route to an existing subnet",
-            )
-        return Subnets(vpc=vpc, database=vpc.isolated_subnets, tasks=vpc.private_subnets)
-
-    def _build_endpoints(self, subnets: Subnets, region: Region) -> None:
-        group = ec2.SecurityGroup(
-            self,
-            "Endpoints",
-            vpc=subnets.vpc,
-            description="AWS APIs for tasks inside the VPC",
-            allow_all_outbound=False,
-        )
-        group.add_ingress_rule(
-            ec2.Peer.ipv4(region.vpc_cidr), ec2.Port.tcp(443), "AWS APIs from inside the VPC"
-        )
-        in_task_subnets = ec2.SubnetSelection(subnets=subnets.tasks)
-        for name, service in _INTERFACE_ENDPOINTS.items():
-            subnets.vpc.add_interface_endpoint(
-                name,
-                service=service,
-                open=False,
-                security_groups=[group],
-                subnets=in_task_subnets,
-            )
-        subnets.vpc.add_gateway_endpoint(
-            "S3", service=ec2.GatewayVpcEndpointAwsService.S3, subnets=[in_task_subnets]
-        )
 
     def _build_zone(
         self, settings: EnvironmentSettings, region: Region
@@ -193,10 +84,3 @@ class DatabaseNetwork(Construct):
             string_list_value=[subnet.subnet_id for subnet in self.task_subnets],
             description=_PARAMETER_DESCRIPTION,
         )
-
-
-def _retain(construct: Construct) -> None:
-    """Retains the VPC or subnet only. Its route table can be deleted, because nothing uses it."""
-    resource = construct.node.default_child
-    assert isinstance(resource, cdk.CfnResource)
-    resource.apply_removal_policy(cdk.RemovalPolicy.RETAIN)

@@ -9,8 +9,9 @@ from aws_cdk import aws_kms as kms
 from constructs import Construct
 
 from stacks.constructs.connection_outputs import add_connection_outputs
+from stacks.constructs.dns_record import add_dns_record
 from stacks.constructs.fargate import build_security_group, open_database
-from stacks.constructs.load_balancer import add_dns_record, add_listener, build_load_balancer
+from stacks.constructs.load_balancer import add_listener, build_load_balancer
 from stacks.constructs.log_groups import build_log_group
 from stacks.constructs.network import DatabaseNetwork
 from stacks.constructs.password_renewal import add_password_renewal
