@@ -1,4 +1,4 @@
-"""Synthesizes CloudFlow's database for each environment on AWS."""
+"""Builds the stacks of each environment on AWS."""
 
 import os
 import sys
@@ -15,15 +15,15 @@ from stacks.network import NetworkStack
 from stacks.pooling import PoolingStack
 from stacks.recovery import RecoveryStack
 from stacks.recovery_base import RecoveryBaseStack
-from stacks.settings import guards, names
+from stacks.settings import guards
 from stacks.settings.environment import EnvironmentSettings
 
 try:
     from stacks.environments import ENVIRONMENTS
-except ValueError as refusal:
-    sys.exit(str(refusal))
-except TypeError as refusal:  # a setting that is missing, or that there is not
-    sys.exit(f"stacks/environments.py: {refusal}")
+except ValueError as error:
+    sys.exit(str(error))
+except TypeError as error:  # a setting is missing, or its name is wrong
+    sys.exit(f"stacks/environments.py: {error}")
 
 
 def build_stacks(
@@ -33,76 +33,65 @@ def build_stacks(
     migrations: Sequence[Migration],
     account: str | None,
 ) -> None:
-    """Adds the environments' stacks to the app; without an account they fit any.
+    """Adds the stacks of all environments to the app.
 
-    Raises ValueError where a guard refuses (stacks/settings/guards.py).
+    `account` is for environments that name none. Without any, the stacks fit every account.
+    Raises ValueError when a check of the settings fails (stacks/settings/guards.py).
     """
     environments = tuple(environments)
     guards.check_all(environments, authorities=flyway.AUTHORITIES.read_text(encoding="ascii"))
     for settings in environments:
-        _build_environment(
-            app, settings, migrations=migrations, account=settings.account or account
-        )
+        _build_environment(app, settings, migrations, settings.account or account)
 
 
 def _build_environment(
     app: cdk.App,
     settings: EnvironmentSettings,
-    *,
     migrations: Sequence[Migration],
     account: str | None,
 ) -> None:
-    here = cdk.Environment(account=account, region=settings.primary.name)
-    there = cdk.Environment(account=account, region=settings.recovery.name)
-
-    def name(role: str) -> str:
-        return names.stack(settings, role)
-
-    base = RecoveryBaseStack(app, name("RecoveryBase"), env=there, settings=settings)
-    network = NetworkStack(
-        app,
-        name("Network"),
-        env=here,
-        settings=settings,
-        region=settings.primary,
-        description=f"CloudFlow {settings.name}: the network of its database",
-    ).network
+    schema_version = migrations[-1].version
+    recovery_base = RecoveryBaseStack(app, settings=settings, account=account)
+    network = NetworkStack(app, settings=settings, account=account).network
     database = DatabaseStack(
         app,
-        name("Database"),
-        env=here,
         settings=settings,
+        account=account,
         network=network,
-        recovery_key=base.key,
+        recovery_key=recovery_base.key,
     )
     migrations_stack = MigrationsStack(
         app,
-        name("Migrations"),
-        env=here,
         settings=settings,
+        account=account,
         migrations=migrations,
         network=network,
-        database=database,
+        database_group=database.security_group,
+        primary=database.primary,
+        key=database.key,
+        secrets=database.secrets,
     )
     pooling = PoolingStack(
         app,
-        name("Pooling"),
-        env=here,
         settings=settings,
-        schema_version=migrations[-1].version,
+        account=account,
+        schema_version=schema_version,
         network=network,
-        database=database,
+        database_group=database.security_group,
+        primary=database.primary,
+        replicas=database.replicas,
+        key=database.key,
+        secrets=database.secrets,
     )
     pooling.add_stack_dependency(migrations_stack)
-    MonitoringStack(app, name("Monitoring"), env=here, settings=settings, pooler=pooling.pooler)
+    MonitoringStack(app, settings=settings, account=account, pgbouncer=pooling.pgbouncer)
     recovery = RecoveryStack(
         app,
-        name("Recovery"),
-        env=there,
         settings=settings,
-        schema_version=migrations[-1].version,
-        network=base.network,
-        key=base.key,
+        account=account,
+        schema_version=schema_version,
+        network=recovery_base.network,
+        key=recovery_base.key,
         primary=database.primary,
     )
     recovery.add_stack_dependency(migrations_stack)
@@ -114,11 +103,11 @@ def main() -> None:
         build_stacks(
             app,
             migrations=read_migrations(),
-            # The CDK's command line sets it from the caller's credentials.
+            # The CDK's command line finds the account by the caller's credentials.
             account=os.environ.get("CDK_DEFAULT_ACCOUNT"),
         )
-    except ValueError as refusal:
-        sys.exit(str(refusal))
+    except ValueError as error:
+        sys.exit(str(error))
     app.synth()
 
 

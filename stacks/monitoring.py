@@ -1,94 +1,83 @@
-"""The primary region's alarms and dashboard."""
+"""The stack of the primary region's alarms and dashboard."""
 
-import aws_cdk as cdk
-from aws_cdk import aws_cloudwatch as cloudwatch
-from aws_cdk import aws_events as events
 from constructs import Construct
 
-from stacks.constructs.alarms import Alarms, MonitoredInstance, build_dashboard
-from stacks.pooling import PgBouncerService
+from stacks.constructs.alarms import Alarms
+from stacks.constructs.alarms_instances import add_instance_alarms, add_primary_alarms
+from stacks.constructs.alarms_jobs import add_migration_alarm, add_password_alarms
+from stacks.constructs.alarms_pgbouncer import add_pgbouncer_alarms
+from stacks.constructs.base_stack import BaseStack
+from stacks.constructs.dashboard import build_dashboard
+from stacks.constructs.failed_migrations import count_failed_migrations
+from stacks.constructs.monitored_instance import MonitoredInstance
+from stacks.constructs.pgbouncer_service import PgBouncerService
 from stacks.settings import budget, names
 from stacks.settings.environment import EnvironmentSettings
 
 
-class MonitoringStack(cdk.Stack):
-    """Watches instances by their names, and PgBouncer by its load balancer."""
-
+class MonitoringStack(BaseStack):
     def __init__(
         self,
         scope: Construct,
-        construct_id: str,
         *,
-        env: cdk.Environment,
         settings: EnvironmentSettings,
-        pooler: PgBouncerService,
+        account: str | None,
+        pgbouncer: PgBouncerService,
     ) -> None:
         super().__init__(
             scope,
-            construct_id,
-            env=env,
-            description=f"CloudFlow {settings.name}: alarms and dashboard of its database",
+            settings=settings,
+            role="Monitoring",
+            region=settings.primary,
+            account=account,
+            description="alarms and dashboard of its database",
+            has_data=False,
         )
-        primary = MonitoredInstance(
-            title="Primary",
-            identifier=names.primary(settings),
-            instance_class=settings.instance_class,
-            parameters=budget.primary_parameters(settings),
-            is_replica=False,
-        )
-        replicas = [
-            MonitoredInstance(
-                title=f"Replica {number}",
-                identifier=names.replica(settings, number),
-                instance_class=settings.instance_class,
-                parameters=budget.replica_parameters(settings),
-                is_replica=True,
-            )
-            for number in range(1, settings.replicas + 1)
-        ]
-        failures = self._count_failed_migrations(settings)
+        primary = _describe_primary(settings)
+        instances = [primary, *_describe_replicas(settings)]
+        failed_migrations = count_failed_migrations(self, settings)
         alarms = Alarms(self, "Alarms", settings=settings)
-        for instance in (primary, *replicas):
-            alarms.watch_instance(instance)
-        alarms.watch_writer(primary)
+        for instance in instances:
+            add_instance_alarms(alarms, settings, instance)
+        add_primary_alarms(alarms, primary)
         if not settings.is_recovery_promoted:
-            alarms.watch_pooler(pooler, tasks=settings.pooler_tasks)
-            alarms.watch_passwords()
-        alarms.watch_migrations(failures)
+            add_pgbouncer_alarms(
+                alarms,
+                settings,
+                pgbouncer=pgbouncer,
+                primary=primary,
+                tasks=settings.pooler_tasks,
+            )
+            add_password_alarms(alarms, settings)
+        add_migration_alarm(alarms, settings, failed_migrations)
         build_dashboard(
             self,
             settings=settings,
             alarms=alarms,
-            instances=[primary, *replicas],
-            pooler=pooler,
-            extra=[("Migrations that failed", failures)],
+            instances=instances,
+            pgbouncer=pgbouncer,
+            further_graphs=[("Failed migrations", [failed_migrations])],
         )
 
-    def _count_failed_migrations(self, settings: EnvironmentSettings) -> cloudwatch.Metric:
-        """Events of Flyway's tasks that stopped with another status than 0, or before any."""
-        rule = events.Rule(
-            self,
-            "FailedMigrations",
-            rule_name=names.migrations(settings),
-            description="Counted by its alarm: a Flyway task that did not end with status 0",
-            event_pattern=events.EventPattern(
-                source=["aws.ecs"],
-                detail_type=["ECS Task State Change"],
-                detail={
-                    "lastStatus": ["STOPPED"],
-                    "group": [f"family:{names.migrations(settings)}"],
-                    "$or": [
-                        {"containers": {"exitCode": [{"anything-but": 0}]}},
-                        {"containers": {"exitCode": [{"exists": False}]}},
-                    ],
-                },
-            ),
+
+def _describe_primary(settings: EnvironmentSettings) -> MonitoredInstance:
+    return MonitoredInstance(
+        title="Primary",
+        identifier=names.primary(settings),
+        instance_class=settings.instance_class,
+        parameters=budget.primary_parameters(settings),
+        is_replica=False,
+    )
+
+
+def _describe_replicas(settings: EnvironmentSettings) -> list[MonitoredInstance]:
+    return [
+        MonitoredInstance(
+            title=f"Replica {number}",
+            identifier=names.replica(settings, number),
+            instance_class=settings.instance_class,
+            parameters=budget.replica_parameters(settings),
+            is_replica=True,
         )
-        return cloudwatch.Metric(
-            namespace="AWS/Events",
-            metric_name="MatchedEvents",
-            dimensions_map={"RuleName": rule.rule_name},
-            statistic="Sum",
-            period=cdk.Duration.minutes(1),
-            label="failed migrations",
-        )
+        for number in range(1, settings.replicas + 1)
+    ]

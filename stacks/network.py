@@ -1,36 +1,25 @@
-"""The network of one region."""
+"""The stack of the network in the primary region."""
 
-import aws_cdk as cdk
 from constructs import Construct
 
+from stacks.constructs.base_stack import BaseStack
 from stacks.constructs.network import DatabaseNetwork
-from stacks.settings.environment import EnvironmentSettings, Region
+from stacks.settings.environment import EnvironmentSettings
 
 
-class NetworkStack(cdk.Stack):
-    """One region's network; in the recovery region its key joins it (stacks/recovery_base.py)."""
+class NetworkStack(BaseStack):
+    """The VPC, subnets and private zone that the primary region's other stacks use."""
 
     def __init__(
-        self,
-        scope: Construct,
-        construct_id: str,
-        *,
-        env: cdk.Environment,
-        settings: EnvironmentSettings,
-        region: Region,
-        description: str,
+        self, scope: Construct, *, settings: EnvironmentSettings, account: str | None
     ) -> None:
         super().__init__(
             scope,
-            construct_id,
-            env=env,
-            description=description,
-            termination_protection=settings.is_deletion_protected,
+            settings=settings,
+            role="Network",
+            region=settings.primary,
+            account=account,
+            description="the network of its database",
+            has_data=True,
         )
-        self._zones = list(region.zones)
-        self.network = DatabaseNetwork(self, "Network", settings=settings, region=region)
-
-    @property
-    def availability_zones(self) -> list[str]:
-        """Those of the settings: the CDK would ask AWS for the account's."""
-        return self._zones
+        self.network = DatabaseNetwork(self, "Network", settings=settings, region=settings.primary)

@@ -1,31 +1,28 @@
-"""What the recovery region has before anything is copied into it: its network and its key."""
+"""The stack of the network and the key in the recovery region."""
 
-import aws_cdk as cdk
 from aws_cdk import aws_kms as kms
 from constructs import Construct
 
-from stacks.constructs.instances import build_key
-from stacks.network import NetworkStack
+from stacks.constructs.base_stack import BaseStack
+from stacks.constructs.encryption_key import build_encryption_key
+from stacks.constructs.network import DatabaseNetwork
 from stacks.settings.environment import EnvironmentSettings
 
 
-class RecoveryBaseStack(NetworkStack):
-    """Goes before Database, whose backups and secrets are copied under this key."""
+class RecoveryBaseStack(BaseStack):
+    """Deployed before the Database stack, which encrypts its backups and secrets with this key."""
 
     def __init__(
-        self,
-        scope: Construct,
-        construct_id: str,
-        *,
-        env: cdk.Environment,
-        settings: EnvironmentSettings,
+        self, scope: Construct, *, settings: EnvironmentSettings, account: str | None
     ) -> None:
         super().__init__(
             scope,
-            construct_id,
-            env=env,
             settings=settings,
+            role="RecoveryBase",
             region=settings.recovery,
-            description=f"CloudFlow {settings.name}: network and key of the recovery region",
+            account=account,
+            description="network and key of the recovery region",
+            has_data=True,
         )
-        self.key: kms.IKey = build_key(self, settings, purpose="recovery")
+        self.network = DatabaseNetwork(self, "Network", settings=settings, region=settings.recovery)
+        self.key: kms.IKey = build_encryption_key(self, settings, purpose="recovery")

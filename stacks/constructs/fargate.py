@@ -1,4 +1,4 @@
-"""What the tasks on Fargate have in common: the architecture of the image and of what runs it."""
+"""Parts of a task on ECS Fargate: its definition, its image and its network access."""
 
 from pathlib import Path
 
@@ -32,7 +32,7 @@ def build_task_definition(
 def build_image(
     settings: EnvironmentSettings, folder: Path, *, dockerfile: str = "Dockerfile"
 ) -> ecs.ContainerImage:
-    """An image from a folder, which is its context; built when it is deployed."""
+    """An image that a deploy builds. The folder is the build context."""
     is_arm = settings.task_cpu_architecture == "ARM64"
     return ecs.ContainerImage.from_asset(
         str(folder),
@@ -44,12 +44,13 @@ def build_image(
 def build_security_group(
     scope: Construct, network: DatabaseNetwork, *, description: str
 ) -> ec2.SecurityGroup:
-    """A task's group: it reaches AWS's APIs and nothing else until more is allowed."""
+    """A task's security group. It allows connections to AWS APIs only."""
+    # AWS replaces a security group when its description changes.
     group = ec2.SecurityGroup(
         scope, "Group", vpc=network.vpc, description=description, allow_all_outbound=False
     )
-    # ECR's layers come from S3, whose addresses are AWS's own. In a VPC of ours no other route
-    # leads out; in a given one, its own routes decide.
+    # Any address, because image layers come from S3's public addresses. A VPC of this project has
+    # no other route out. In an existing VPC its own routes decide.
     group.add_egress_rule(ec2.Peer.any_ipv4(), ec2.Port.tcp(443), "AWS APIs, by VPC endpoint")
     return group
 
@@ -60,10 +61,10 @@ def open_database(
     database_group: ec2.ISecurityGroup,
     description: str,
 ) -> ec2.ISecurityGroup:
-    """Lets a group reach PostgreSQL; returns what has to be there before it is tried.
+    """Lets a security group connect to PostgreSQL.
 
-    Both rules are in the stack of whoever connects: the database's outlives it and knows nothing
-    of it.
+    Both rules are in the stack of the group, so that the Database stack does not depend on it. What
+    connects must depend on the returned group, because a reference does not wait for the rules.
     """
     database = ec2.SecurityGroup.from_security_group_id(
         scope, "DatabaseGroup", database_group.security_group_id, allow_all_outbound=False

@@ -1,12 +1,13 @@
-"""Findings of the validators that are accepted, each beside the resource, with its reason."""
+"""Accepts findings of the validators, each beside its resource and with a reason."""
 
 import aws_cdk as cdk
 from constructs import Construct
 
 
 def acknowledge(construct: Construct, rule: str, reason: str) -> None:
-    """Accept one finding on a construct; the rule is "Pack::Rule", as `cdk synth` prints it.
+    """Accepts one finding. `rule` is "Plugin::Rule", as `cdk synth` prints it.
 
-    The reason is for a security reviewer. tests/test_audit.py fails when nothing needs it any more.
+    The reason is for a security reviewer. tests/synth/test_audit.py fails when the validators no
+    longer report the finding.
     """
     cdk.Validations.of(construct).acknowledge(cdk.Acknowledgment(id=rule, reason=reason))

@@ -1,4 +1,4 @@
-"""Logs of what tasks and functions do."""
+"""Log groups of tasks and functions."""
 
 import aws_cdk as cdk
 from aws_cdk import aws_kms as kms
@@ -9,7 +9,7 @@ from constructs import Construct
 def build_log_group(
     scope: Construct, construct_id: str, name: str, *, encryption_key: kms.IKey | None = None
 ) -> logs.LogGroup:
-    """Kept for a month, gone with its stack; with a key where it may show rows."""
+    """Keeps lines for a month, and is deleted with its stack. A log that shows rows needs a key."""
     return logs.LogGroup(
         scope,
         construct_id,

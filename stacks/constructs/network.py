@@ -1,151 +1,45 @@
-"""Where everything of one environment lives in one region, and how others find and reach it."""
+"""The network of one environment in one region."""
 
-from dataclasses import dataclass
-
-import aws_cdk as cdk
 from aws_cdk import aws_ec2 as ec2
-from aws_cdk import aws_logs as logs
 from aws_cdk import aws_route53 as route53
 from aws_cdk import aws_ssm as ssm
 from constructs import Construct
 
-from stacks.constructs.findings import acknowledge
+from stacks.constructs.vpc import build_vpc, import_vpc
 from stacks.settings import names
-from stacks.settings.environment import EnvironmentSettings, ExistingVpc, Region
+from stacks.settings.environment import EnvironmentSettings, Region
 
-_SUBNET_PREFIX = 24
-_FLOW_LOG_RETENTION = logs.RetentionDays.ONE_MONTH
-
-# What a Fargate task without a route to the internet needs to start: its image (whose layers come
-# from S3), its log, its secrets (AWS, "Amazon ECR interface VPC endpoints").
-_INTERFACE_ENDPOINTS = {
-    "EcrApi": ec2.InterfaceVpcEndpointAwsService.ECR,
-    "EcrDocker": ec2.InterfaceVpcEndpointAwsService.ECR_DOCKER,
-    "Logs": ec2.InterfaceVpcEndpointAwsService.CLOUDWATCH_LOGS,
-    "Secrets": ec2.InterfaceVpcEndpointAwsService.SECRETS_MANAGER,
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Subnets:
-    """A VPC with the subnets for databases and those for tasks, one of each in every zone."""
-
-    vpc: ec2.IVpc
-    database: list[ec2.ISubnet]
-    tasks: list[ec2.ISubnet]
+_PARAMETER_DESCRIPTION = "For services that use the database. Written by the database project"
 
 
 class DatabaseNetwork(Construct):
-    """VPC, subnets, private zone and client security group; used in both regions.
+    """VPC, subnets, private zone and the clients' security group.
 
-    Nothing in it has a route to the internet. It is kept when its stack is deleted as far as a
-    retained database stands on it.
+    A VPC that it builds has no route to the internet. The VPC and its database subnets stay after
+    the stack is deleted, because the retained database uses them.
     """
 
     def __init__(
         self, scope: Construct, construct_id: str, *, settings: EnvironmentSettings, region: Region
     ) -> None:
         super().__init__(scope, construct_id)
-        if region.existing_vpc is None:
-            subnets = self._build_vpc(settings, region)
-            self._build_endpoints(subnets, region)
-        else:
-            subnets = self._find_vpc(region, region.existing_vpc)
+        subnets = (
+            build_vpc(self, settings, region)
+            if region.existing_vpc is None
+            else import_vpc(self, region, region.existing_vpc)
+        )
         self.vpc: ec2.IVpc = subnets.vpc
         self.database_subnets: list[ec2.ISubnet] = subnets.database
         self.task_subnets: list[ec2.ISubnet] = subnets.tasks
         self.zone: route53.IHostedZone = self._build_zone(settings, region)
         self.clients: ec2.ISecurityGroup = self._build_client_group(settings)
-        self._publish(settings)
-
-    def _build_vpc(self, settings: EnvironmentSettings, region: Region) -> Subnets:
-        # The default security group keeps its rules: closing it takes a Lambda function that may
-        # edit any security group, and nothing here uses it.
-        vpc = ec2.Vpc(
-            self,
-            "Vpc",
-            availability_zones=list(region.zones),
-            ip_addresses=ec2.IpAddresses.cidr(region.vpc_cidr),
-            nat_gateways=0,
-            restrict_default_security_group=False,
-            subnet_configuration=[
-                ec2.SubnetConfiguration(
-                    name=name,
-                    subnet_type=ec2.SubnetType.PRIVATE_ISOLATED,
-                    cidr_mask=_SUBNET_PREFIX,
-                )
-                for name in ("Database", "Tasks")
-            ],
-        )
-        acknowledge(
-            vpc,
-            "CloudFormation-Validate::W3010",
-            "zones are settings: looked up at synth, they could change under a running database",
-        )
-        log_group = logs.LogGroup(
-            self,
-            "FlowLogs",
-            log_group_name=names.log_group(settings, "flow-logs"),
-            retention=_FLOW_LOG_RETENTION,
-            removal_policy=cdk.RemovalPolicy.DESTROY,
-        )
-        vpc.add_flow_log(
-            "FlowLog", destination=ec2.FlowLogDestination.to_cloud_watch_logs(log_group)
-        )
-        database = vpc.select_subnets(subnet_group_name="Database").subnets
-        for kept in (vpc, *database):
-            _keep(kept)
-        return Subnets(
-            vpc=vpc,
-            database=database,
-            tasks=vpc.select_subnets(subnet_group_name="Tasks").subnets,
-        )
-
-    def _find_vpc(self, region: Region, existing: ExistingVpc) -> Subnets:
-        vpc = ec2.Vpc.from_vpc_attributes(
-            self,
-            "Vpc",
-            vpc_id=existing.vpc_id,
-            availability_zones=list(region.zones),
-            vpc_cidr_block=region.vpc_cidr,
-            isolated_subnet_ids=list(existing.database_subnet_ids),
-            private_subnet_ids=list(existing.task_subnet_ids),
-        )
-        for subnet in (*vpc.isolated_subnets, *vpc.private_subnets):
-            cdk.Annotations.of(subnet).acknowledge_warning(
-                "@aws-cdk/aws-ec2:noSubnetRouteTableId", "no route is added to a given subnet"
-            )
-        return Subnets(vpc=vpc, database=vpc.isolated_subnets, tasks=vpc.private_subnets)
-
-    def _build_endpoints(self, subnets: Subnets, region: Region) -> None:
-        group = ec2.SecurityGroup(
-            self,
-            "Endpoints",
-            vpc=subnets.vpc,
-            description="AWS APIs for tasks inside the VPC",
-            allow_all_outbound=False,
-        )
-        group.add_ingress_rule(
-            ec2.Peer.ipv4(region.vpc_cidr), ec2.Port.tcp(443), "AWS APIs from inside the VPC"
-        )
-        in_task_subnets = ec2.SubnetSelection(subnets=subnets.tasks)
-        for name, service in _INTERFACE_ENDPOINTS.items():
-            subnets.vpc.add_interface_endpoint(
-                name,
-                service=service,
-                open=False,
-                security_groups=[group],
-                subnets=in_task_subnets,
-            )
-        subnets.vpc.add_gateway_endpoint(
-            "S3", service=ec2.GatewayVpcEndpointAwsService.S3, subnets=[in_task_subnets]
-        )
+        self._add_parameters(settings)
 
     def _build_zone(
         self, settings: EnvironmentSettings, region: Region
     ) -> route53.PrivateHostedZone:
-        # A zone of the host's own name, with an alias at its apex: one called "internal" would
-        # hide every other name under it.
+        # The zone has the host's full name, with an alias at its apex. A zone "internal" would
+        # hide all other names below it.
         zone = route53.PrivateHostedZone(self, "Zone", zone_name=settings.host_name, vpc=self.vpc)
         for number, associated in enumerate(region.associated_vpcs, start=1):
             zone.add_vpc(
@@ -154,7 +48,9 @@ class DatabaseNetwork(Construct):
                     f"AssociatedVpc{number}",
                     vpc_id=associated.vpc_id,
                     region=associated.region,
-                    availability_zones=[f"{associated.region}a"],  # wanted, and not used
+                    availability_zones=[
+                        f"{associated.region}a"
+                    ],  # the CDK demands it, and does not use it
                 )
             )
         return zone
@@ -168,7 +64,7 @@ class DatabaseNetwork(Construct):
             allow_all_outbound=False,
         )
 
-    def _publish(self, settings: EnvironmentSettings) -> None:
+    def _add_parameters(self, settings: EnvironmentSettings) -> None:
         for name, value in {
             "vpc-id": self.vpc.vpc_id,
             "zone-id": self.zone.hosted_zone_id,
@@ -179,22 +75,12 @@ class DatabaseNetwork(Construct):
                 f"Parameter-{name}",
                 parameter_name=names.parameter(settings, name),
                 string_value=value,
-                description="Written by CloudFlow's database project, for services that join it",
+                description=_PARAMETER_DESCRIPTION,
             )
         ssm.StringListParameter(
             self,
             "Parameter-task-subnet-ids",
             parameter_name=names.parameter(settings, "task-subnet-ids"),
             string_list_value=[subnet.subnet_id for subnet in self.task_subnets],
-            description="Written by CloudFlow's database project, for services that join it",
+            description=_PARAMETER_DESCRIPTION,
         )
-
-
-def _keep(construct: Construct) -> None:
-    """Retain the network resource itself: a retained database pins it, so that deleting it fails.
-
-    Its route tables and their associations go with the stack; nothing depends on them.
-    """
-    resource = construct.node.default_child
-    assert isinstance(resource, cdk.CfnResource)
-    resource.apply_removal_policy(cdk.RemovalPolicy.RETAIN)

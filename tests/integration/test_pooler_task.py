@@ -10,8 +10,7 @@ import pytest
 from cryptography import x509
 
 from db import scram
-from stacks import pooling
-from stacks.constructs import pgbouncer_task
+from stacks.constructs import pgbouncer_metrics, pgbouncer_task
 from stacks.environments import STAGING
 from tests.support import containers
 from tests.support.certificates import Authority
@@ -190,7 +189,7 @@ def test_a_server_with_a_wrong_certificate_gets_no_password(
 def test_the_metric_filter_reads_the_wait_from_a_real_line_of_statistics(
     service: PgBouncerStarter, proven: Callable[[str], None]
 ) -> None:
-    assert pooling.CLIENT_WAIT_PATTERN == "[..., label=wait, microseconds, unit=us]"
+    assert pgbouncer_metrics.CLIENT_WAIT_PATTERN == "[..., label=wait, microseconds, unit=us]"
     pooler = service.start()
     line = pooler.run.wait_for(r"stats: ")
     *_, label, microseconds, unit = line.split()
@@ -210,5 +209,5 @@ def test_a_client_that_is_sent_away_is_counted(
     pooler.run.wait_for("process up")
     with pytest.raises(psycopg.OperationalError):
         pooler.connect()
-    line = pooler.run.wait_for("|".join(pooling.CLIENTS_REFUSED_TERMS))
+    line = pooler.run.wait_for("|".join(pgbouncer_metrics.CLIENTS_REFUSED_TERMS))
     proven(f"a server login that fails is counted by the metric filter: {line.split('] ')[-1]}")

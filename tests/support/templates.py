@@ -1,15 +1,19 @@
-"""Reads and builds CloudFormation templates for tests."""
+"""Builds and reads CloudFormation templates for tests."""
 
 from typing import Any
 
 import aws_cdk as cdk
+import pytest
 
 import app
 from db.migrations import read_migrations
+from stacks.environments import ENVIRONMENTS
 from stacks.settings import names
 from stacks.settings.environment import EnvironmentSettings
 from tests.support.audited_app import ACCOUNT
 from tests.support.synthesis import CONTEXT, Template
+
+each_environment = pytest.mark.parametrize("settings", ENVIRONMENTS, ids=lambda s: s.name)
 
 
 def find(template: Template, kind: str) -> dict[str, dict[str, Any]]:
@@ -22,12 +26,13 @@ def find(template: Template, kind: str) -> dict[str, dict[str, Any]]:
 
 
 def only(template: Template, kind: str) -> dict[str, Any]:
+    """The properties of the only resource of a type."""
     (found,) = find(template, kind).values()
     return found
 
 
 def build_templates(settings: EnvironmentSettings) -> dict[str, Template]:
-    """The templates of an environment that is not deployed as it is, by role; not validated."""
+    """The templates of an environment with changed settings, by role. They are not validated."""
     made = cdk.App(context=CONTEXT)
     app.build_stacks(made, [settings], migrations=read_migrations(), account=ACCOUNT)
     assembly = made.synth()

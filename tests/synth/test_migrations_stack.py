@@ -1,4 +1,4 @@
-"""The migrations' stack: what a reviewer sees, what runs before what, and what may do what."""
+"""The Migrations stack: its diff, its order and its permissions."""
 
 import json
 import os
@@ -12,19 +12,18 @@ import pytest
 
 import stacks.handlers
 from db.migrations import find_migrations
-from stacks import migrations as stack
 from stacks.constructs import pgbouncer_task
-from stacks.environments import ENVIRONMENTS, STAGING
+from stacks.constructs.migrations_resource import RESOURCE_TYPE
+from stacks.environments import STAGING
 from stacks.handlers.start_migrations import handler as start_handler
 from stacks.handlers.watch_migrations import handler as watch_handler
 from stacks.handlers.watch_migrations.task_end import DEADLINE
 from stacks.settings import names
 from stacks.settings.environment import EnvironmentSettings
 from tests.support.synthesis import Synthesis, Template
-from tests.support.templates import build_templates, find, only
+from tests.support.templates import build_templates, each_environment, find, only
 
 _CLUSTER = "AWS::ECS::Cluster"
-_each_environment = pytest.mark.parametrize("settings", ENVIRONMENTS, ids=lambda s: s.name)
 
 
 @pytest.fixture
@@ -37,11 +36,11 @@ def _find_id(template: Template, kind: str) -> str:
     return name
 
 
-@_each_environment
+@each_environment
 def test_the_resource_lists_each_migration_and_the_exact_task_definition(
     settings: EnvironmentSettings, template: Callable[[EnvironmentSettings], Template]
 ) -> None:
-    properties = dict(only(template(settings), stack.RESOURCE_TYPE))
+    properties = dict(only(template(settings), RESOURCE_TYPE))
     assert properties.pop("ServiceToken")
     definition = _find_id(template(settings), "AWS::ECS::TaskDefinition")
     assert properties == {
@@ -49,18 +48,18 @@ def test_the_resource_lists_each_migration_and_the_exact_task_definition(
             f"{migration.script} checksum {migration.checksum}"
             for migration in reversed(find_migrations())
         ],
-        # A reference gives the revision's own ARN; a family's name would give its latest.
+        # A reference gives the ARN of this revision. The family's name would give the latest one.
         "TaskDefinition": {"Ref": definition},
     }
 
 
-def _refer(value: Any) -> set[str]:  # noqa: ANN401
-    """The logical ids that a part of a template names."""
+def _find_references(value: Any) -> set[str]:  # noqa: ANN401
+    """The logical ids that a part of a template refers to."""
     if isinstance(value, list):
-        return {name for item in value for name in _refer(item)}
+        return {name for item in value for name in _find_references(item)}
     if not isinstance(value, dict):
         return set()
-    found = {name for item in value.values() for name in _refer(item)}
+    found = {name for item in value.values() for name in _find_references(item)}
     if "Ref" in value:
         found.add(value["Ref"])
     if "Fn::GetAtt" in value:
@@ -68,27 +67,28 @@ def _refer(value: Any) -> set[str]:  # noqa: ANN401
     return found
 
 
-def _close(template: Template, start: str) -> set[str]:
-    """Everything that CloudFormation finishes before it begins with a resource."""
-    resources, closed, todo = template["Resources"], set[str](), [start]
+def _find_dependencies(template: Template, start: str) -> set[str]:
+    """All resources that CloudFormation completes before it starts with this resource."""
+    resources, found, todo = template["Resources"], set[str](), [start]
     while todo:
         resource = resources[todo.pop()]
-        named = _refer(resource.get("Properties", {})) | set(resource.get("DependsOn", []))
-        new = (named & resources.keys()) - closed
-        closed |= new
+        named = _find_references(resource.get("Properties", {}))
+        named |= set(resource.get("DependsOn", []))
+        new = (named & resources.keys()) - found
+        found |= new
         todo += new
-    return closed
+    return found
 
 
-@_each_environment
+@each_environment
 def test_everything_the_task_needs_is_there_before_it_runs(
     settings: EnvironmentSettings, template: Callable[[EnvironmentSettings], Template]
 ) -> None:
-    """A reference to a group or a role does not wait for its rules or policies."""
+    """A reference does not wait for the rules of a group or the policies of a role."""
     found = template(settings)
-    schema = _find_id(found, stack.RESOURCE_TYPE)
+    schema = _find_id(found, RESOURCE_TYPE)
     others = found["Resources"].keys() - {schema}
-    assert others - _close(found, schema) == set(), "all of the stack goes before its resource"
+    assert others - _find_dependencies(found, schema) == set(), "it must wait for all of the stack"
     needed = {found["Resources"][name]["Type"] for name in others}
     assert needed >= {
         "AWS::EC2::SecurityGroupIngress",
@@ -98,14 +98,14 @@ def test_everything_the_task_needs_is_there_before_it_runs(
         "AWS::ECS::TaskDefinition",
         "AWS::StepFunctions::StateMachine",
     }
-    # The check would see one that is not waited for.
+    # Without its dependencies, the check finds resources that the resource does not wait for.
     loose = json.loads(json.dumps(found))
     loose["Resources"][schema]["DependsOn"] = []
-    assert others - _close(loose, schema)
+    assert others - _find_dependencies(loose, schema)
 
 
-@_each_environment
-def test_network_and_database_go_before_and_pgbouncer_goes_after(
+@each_environment
+def test_migrations_are_deployed_after_network_and_database_and_before_pgbouncer(
     settings: EnvironmentSettings, synthesis: Synthesis
 ) -> None:
     manifest = json.loads((synthesis.folder / "manifest.json").read_text(encoding="utf-8"))
@@ -121,9 +121,9 @@ def test_network_and_database_go_before_and_pgbouncer_goes_after(
     assert names.stack(settings, "Migrations") in before("Recovery")
 
 
-@_each_environment
+@each_environment
 @pytest.mark.parametrize("role", ["Pooling", "Recovery"])
-def test_a_new_version_of_the_schema_renews_pgbouncer(
+def test_a_new_schema_version_replaces_pgbouncers_tasks(
     settings: EnvironmentSettings, role: str, synthesis: Synthesis
 ) -> None:
     definition = only(synthesis.templates[names.stack(settings, role)], "AWS::ECS::TaskDefinition")
@@ -132,7 +132,7 @@ def test_a_new_version_of_the_schema_renews_pgbouncer(
     assert container["DockerLabels"] == {pgbouncer_task.SCHEMA_LABEL: version}
 
 
-@_each_environment
+@each_environment
 def test_each_role_may_do_the_least_that_works(
     settings: EnvironmentSettings, template: Callable[[EnvironmentSettings], Template]
 ) -> None:
@@ -155,7 +155,7 @@ def test_each_role_may_do_the_least_that_works(
     log = {"logs:CreateLogStream", "logs:PutLogEvents"}
     invoke = {"lambda:InvokeFunction", "lambda:GetFunction"}
     assert allowed == {
-        # Flyway itself has no permission at all; ECS fetches image and passwords for it.
+        # ECS fetches the image and the passwords. Flyway itself has no permission.
         "Task/ExecutionRole": log
         | {
             "ecr:BatchCheckLayerAvailability",
@@ -192,7 +192,7 @@ def test_each_role_may_do_the_least_that_works(
     assert set(re.findall(r"Task\w*Role", passed)) == {"TaskExecutionRole", "TaskTaskRole"}
 
 
-@_each_environment
+@each_environment
 def test_the_functions_are_told_where_the_task_runs(
     settings: EnvironmentSettings,
     template: Callable[[EnvironmentSettings], Template],
@@ -218,7 +218,7 @@ def test_the_functions_are_told_where_the_task_runs(
     assert options["awslogs-stream-prefix"] == watch_handler.read_log_settings().prefix
 
 
-@_each_environment
+@each_environment
 def test_the_handler_ends_a_migration_before_the_framework_stops_asking(
     settings: EnvironmentSettings, template: Callable[[EnvironmentSettings], Template]
 ) -> None:
@@ -226,21 +226,21 @@ def test_the_handler_ends_a_migration_before_the_framework_stops_asking(
     definition = json.dumps(machine["DefinitionString"]).replace("\\", "")
     seconds = int(definition.split('"IntervalSeconds":')[1].split(",")[0])
     attempts = int(definition.split('"MaxAttempts":')[1].split(",")[0])
-    stopping = 120  # Fargate's longest
+    stopping = 120  # seconds, Fargate's longest stop timeout
     assert DEADLINE.total_seconds() + stopping < seconds * attempts <= 3600
 
 
 @pytest.mark.parametrize(
     "setting", [{"is_migrated_at_deploy": False}, {"is_recovery_promoted": True}]
 )
-def test_where_nobody_may_migrate_the_task_stands_ready_and_nothing_runs_it(
+def test_without_migrations_at_deploy_the_task_exists_and_nothing_runs_it(
     setting: dict[str, bool],
 ) -> None:
     template = build_templates(replace(STAGING, **setting))["Migrations"]
-    assert not find(template, stack.RESOURCE_TYPE)
+    assert not find(template, RESOURCE_TYPE)
     assert not find(template, "AWS::Lambda::Function")
     assert find(template, "AWS::ECS::TaskDefinition")
-    # After a promotion the command would reach the primary that nobody uses any more.
+    # After a promotion the command would migrate the old primary.
     assert ("MigrateCommand" in template.get("Outputs", {})) is not setting.get(
         "is_recovery_promoted", False
     )

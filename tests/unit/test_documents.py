@@ -24,7 +24,7 @@ from stacks.settings.budget import (
     plan_budgets,
     primary_parameters,
 )
-from stacks.settings.environment import INSTANCE_MEMORY_GIB
+from stacks.settings.sizes import INSTANCE_MEMORY_GIB
 from tests.support.aws_commands import find_commands, find_faults
 from tests.support.documents import Document, build_anchor, read_documents
 from tests.support.machine import PROJECT

@@ -13,13 +13,13 @@ from botocore.awsrequest import AWSResponse
 from botocore.exceptions import ClientError
 from moto import mock_aws
 
+from stacks.constructs.migrations_functions import START_TIMEOUT, WATCH_TIMEOUT
 from stacks.handlers.start_migrations import handler as start_handler
 from stacks.handlers.start_migrations.start import NotStartedError, is_rollback, start
 from stacks.handlers.watch_migrations import handler as watch_handler
 from stacks.handlers.watch_migrations.stack_event import REASON_BYTES, Explanation, fit
 from stacks.handlers.watch_migrations.task_end import DEADLINE, STOP_REASON
 from stacks.handlers.watch_migrations.watch import MigrationFailedError, watch
-from stacks.migrations import _START_TIMEOUT, _WATCH_TIMEOUT
 from tests.support.fargate import FAMILY, NOW, REGION, Fargate, connect
 
 _OLD, _NEW = ["V1__a.sql checksum 1"], ["V1__a.sql checksum 1", "V2__b.sql checksum 2"]
@@ -457,8 +457,8 @@ def test_every_attempt_fits_the_functions_timeout() -> None:
         return float(attempts * (config.connect_timeout + config.read_timeout) + waits)
 
     watching, starting = last(watch_handler.CLIENT_CONFIG), last(start_handler.CLIENT_CONFIG)
-    assert 2 * watching < _WATCH_TIMEOUT.to_seconds(), "describe or stop, and the log"
-    assert 4 * starting < _START_TIMEOUT.to_seconds(), "two lists, a description, the start"
+    assert 2 * watching < WATCH_TIMEOUT.to_seconds(), "describe or stop, and the log"
+    assert 4 * starting < START_TIMEOUT.to_seconds(), "two lists, a description, the start"
 
 
 def test_a_missing_permission_fails_with_the_message_of_aws(fargate: Fargate) -> None:

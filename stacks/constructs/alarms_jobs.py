@@ -1,0 +1,118 @@
+"""The alarms of jobs: migrations, password changes and the replication of backups."""
+
+from aws_cdk import aws_cloudwatch as cloudwatch
+
+from stacks.constructs.alarm_text import AlarmText
+from stacks.constructs.alarms import ABOVE, Alarms
+from stacks.constructs.metrics import FIVE_MINUTES, build_aws_metric
+from stacks.settings import names
+from stacks.settings.environment import EnvironmentSettings
+
+_BREACHING = cloudwatch.TreatMissingData.BREACHING
+_NOT_BREACHING = cloudwatch.TreatMissingData.NOT_BREACHING
+
+_BACKUP_AGE_SECONDS = 3600
+
+
+def add_migration_alarm(
+    alarms: Alarms, settings: EnvironmentSettings, failures: cloudwatch.IMetric
+) -> None:
+    alarms.add(
+        "migration-failed",
+        failures,
+        ABOVE,
+        0,
+        periods=1,
+        missing=_NOT_BREACHING,
+        text=AlarmText(
+            problem="A migration failed. A deploy that ran it was rolled back. The log names the "
+            "file, the line and PostgreSQL's error.",
+            command=f"aws logs tail {names.log_group(settings, 'migrations')} "
+            f"--region {alarms.region} --since 2h",
+            waiting="The database goes on with its last good schema. If the failed migration did "
+            "not run in a transaction, no further migration can run until somebody repairs it.",
+            anchor="migration-failed",
+        ),
+    )
+
+
+def add_password_alarms(alarms: Alarms, settings: EnvironmentSettings) -> None:
+    _add_rotation(alarms, settings)
+    _add_renewal(alarms, settings)
+
+
+def _add_rotation(alarms: Alarms, settings: EnvironmentSettings) -> None:
+    function = names.rotation_function(settings)
+    alarms.add(
+        "rotation-failed",
+        _count_errors(function),
+        ABOVE,
+        0,
+        periods=1,
+        missing=_NOT_BREACHING,
+        text=AlarmText(
+            problem="The rotation of PgBouncer's password failed.",
+            command=_render_log_command(alarms, function),
+            waiting="PgBouncer goes on with its present password, and no client notices. The "
+            "password gets older than 30 days.",
+            anchor="rotation-failed",
+        ),
+    )
+
+
+def _add_renewal(alarms: Alarms, settings: EnvironmentSettings) -> None:
+    function = names.renewal_function(settings)
+    alarms.add(
+        "renewal-failed",
+        _count_errors(function),
+        ABOVE,
+        0,
+        periods=1,
+        missing=_NOT_BREACHING,
+        text=AlarmText(
+            problem="The function that replaces PgBouncer's tasks after a password change failed.",
+            command=_render_log_command(alarms, function),
+            waiting="The tasks go on with the old passwords. A client with a new password is "
+            "refused. The next rotation changes the password that the tasks still use, and "
+            "PgBouncer can then not log in to PostgreSQL.",
+            anchor="renewal-failed",
+        ),
+    )
+
+
+def add_backup_age_alarm(
+    alarms: Alarms, settings: EnvironmentSettings, backup_age: cloudwatch.IMetric
+) -> None:
+    alarms.add(
+        "backup-age",
+        backup_age,
+        ABOVE,
+        _BACKUP_AGE_SECONDS,
+        periods=2,
+        missing=_BREACHING,
+        text=AlarmText(
+            problem=f"The recovery point in {alarms.region} is more than an hour old. Or the "
+            f"function {names.backup_age_function(settings)} could not read its age.",
+            command=f"aws rds describe-db-instance-automated-backups --region {alarms.region} "
+            f"--db-instance-identifier {names.primary(settings)} --query "
+            "'DBInstanceAutomatedBackups[].[Status,RestoreWindow.LatestTime]'",
+            waiting="Until this is fixed, losing the primary region means restoring to this "
+            "recovery point.",
+            anchor="backup-age",
+        ),
+    )
+
+
+def _count_errors(function: str) -> cloudwatch.Metric:
+    return build_aws_metric(
+        "AWS/Lambda",
+        "Errors",
+        dimensions={"FunctionName": function},
+        statistic="Sum",
+        period=FIVE_MINUTES,
+        label=f"errors of {function}",
+    )
+
+
+def _render_log_command(alarms: Alarms, function: str) -> str:
+    return f"aws logs tail /aws/lambda/{function} --region {alarms.region} --since 2h"

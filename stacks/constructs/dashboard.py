@@ -1,0 +1,94 @@
+"""The dashboard that a person opens in an incident."""
+
+from collections.abc import Sequence
+
+import aws_cdk as cdk
+from aws_cdk import aws_cloudwatch as cloudwatch
+from constructs import Construct
+
+from stacks.constructs.alarms import Alarms
+from stacks.constructs.monitored_instance import MonitoredInstance
+from stacks.constructs.pgbouncer_metrics import (
+    client_connections,
+    client_wait,
+    clients_refused,
+    healthy_tasks,
+    unhealthy_tasks,
+)
+from stacks.constructs.pgbouncer_service import PgBouncerService
+from stacks.settings import names
+from stacks.settings.environment import EnvironmentSettings
+
+Graph = tuple[str, Sequence[cloudwatch.IMetric]]  # a title and its metrics
+
+_WIDTH = 24  # CloudWatch's columns
+
+
+def build_dashboard(
+    scope: Construct,
+    *,
+    settings: EnvironmentSettings,
+    alarms: Alarms,
+    instances: Sequence[MonitoredInstance],
+    pgbouncer: PgBouncerService | None,
+    further_graphs: Sequence[Graph],
+) -> None:
+    """From top to bottom: alarms, PgBouncer, instances, further graphs."""
+    dashboard = cloudwatch.Dashboard(
+        scope,
+        "Dashboard",
+        dashboard_name=names.dashboard(settings, cdk.Stack.of(scope).region),
+        default_interval=cdk.Duration.hours(3),
+    )
+    dashboard.add_widgets(
+        cloudwatch.AlarmStatusWidget(title="Alarms", alarms=alarms.all, width=_WIDTH)
+    )
+    if pgbouncer is not None:
+        _add_row(dashboard, _list_pgbouncer_graphs(settings, pgbouncer))
+    for graphs in _list_instance_graphs(instances):
+        _add_row(dashboard, graphs)
+    if further_graphs:
+        _add_row(dashboard, further_graphs)
+
+
+def _add_row(dashboard: cloudwatch.Dashboard, graphs: Sequence[Graph]) -> None:
+    dashboard.add_widgets(
+        *(
+            cloudwatch.GraphWidget(title=title, left=list(metrics), width=_WIDTH // len(graphs))
+            for title, metrics in graphs
+        )
+    )
+
+
+def _list_pgbouncer_graphs(
+    settings: EnvironmentSettings, pgbouncer: PgBouncerService
+) -> list[Graph]:
+    tasks = [healthy_tasks(pgbouncer.target_group), unhealthy_tasks(pgbouncer.target_group)]
+    return [
+        ("PgBouncer: healthy and unhealthy tasks", tasks),
+        ("PgBouncer: wait for a server connection, us", [client_wait(settings)]),
+        ("PgBouncer: refused clients", [clients_refused(settings)]),
+        ("PgBouncer: client connections", [client_connections(pgbouncer.load_balancer)]),
+    ]
+
+
+def _list_instance_graphs(instances: Sequence[MonitoredInstance]) -> list[list[Graph]]:
+    replicas = [instance for instance in instances if instance.is_replica]
+    primaries = [instance for instance in instances if not instance.is_replica]
+    rows = [
+        [
+            ("DatabaseConnections", instances),
+            ("CPUUtilization", instances),
+            ("FreeableMemory", instances),
+        ],
+        [("ReadLatency", instances), ("WriteLatency", instances), ("DiskQueueDepth", instances)],
+        [
+            ("ReplicaLag", replicas),
+            ("OldestReplicationSlotLag", primaries),
+            ("FreeStorageSpace", instances),
+        ],
+    ]
+    return [
+        [(name, [instance.metric(name) for instance in shown]) for name, shown in row]
+        for row in rows
+    ]

@@ -1,0 +1,25 @@
+"""The PostgreSQL parameters of RDS instances."""
+
+import aws_cdk as cdk
+from aws_cdk import aws_rds as rds
+from constructs import Construct
+
+from db.parameters import POSTGRES_MAJOR
+from stacks.constructs.instances import ENGINE
+
+
+def build_parameter_group(
+    scope: Construct, construct_id: str, *, role: str, parameters: dict[str, str]
+) -> rds.ParameterGroup:
+    """The group stays after its stack is deleted, because a retained instance uses it."""
+    group = rds.ParameterGroup(
+        scope,
+        construct_id,
+        # AWS replaces a parameter group when its description changes.
+        description=f"CloudFlow PostgreSQL {POSTGRES_MAJOR}, {role}",
+        engine=ENGINE,
+        parameters=parameters,
+        removal_policy=cdk.RemovalPolicy.RETAIN,
+    )
+    group.bind_to_instance()
+    return group

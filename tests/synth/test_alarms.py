@@ -1,0 +1,212 @@
+"""The alarms: which there are, whom they reach, and what their texts say."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import boto3
+import jmespath
+import pytest
+from botocore import xform_name
+from pglast import ast, parse_sql
+
+from stacks.environments import ENVIRONMENTS, STAGING
+from stacks.settings import names
+from stacks.settings.environment import EnvironmentSettings
+from tests.support.synthesis import Synthesis
+from tests.support.templates import build_templates, each_environment, find, only
+
+_ALARM = "AWS::CloudWatch::Alarm"
+_OF_AN_INSTANCE = {"cpu", "memory", "storage", "storage-trend", "connections"}
+_FURTHER = {
+    "primary-slot-lag",
+    "primary-transaction-ids",
+    "replica-1-lag",
+    "recovery-lag",
+    "pooler-down",
+    "pooler-running",
+    "pooler-unhealthy",
+    "pooler-waiting",
+    "pooler-refusing",
+    "backup-age",
+    "migration-failed",
+    "rotation-failed",
+    "renewal-failed",
+}
+_INSTANCE = re.compile(r"^(primary|replica-\d+|recovery)-")
+_TEXT = re.compile(
+    r"(?P<problem>.+\.)\n\n"
+    r"First command(, in psql on (?P<psql_on>[a-z0-9-]+))?:\n(?P<command>.+)\n\n"
+    r"If you wait:\n(?P<waiting>.+\.)\n\n"
+    r"Runbook: docs/runbook\.md#(?P<anchor>[a-z-]+)"
+)
+_TEXT_MAXIMUM = 1024  # characters (CloudWatch, PutMetricAlarm)
+# `aws logs tail` is a command of the CLI itself and no call of the API.
+_TAIL_OPTIONS = {"--region", "--since", "--filter-pattern"}
+
+
+def _collect(templates: dict[str, Any], settings: EnvironmentSettings) -> dict[str, dict[str, Any]]:
+    """The alarms of an environment, by the end of their names. `templates` is by role."""
+    return {
+        alarm["AlarmName"].removeprefix(names.alarm(settings, "")): alarm
+        for role in ("Monitoring", "Recovery")
+        for alarm in find(templates[role], _ALARM).values()
+    }
+
+
+@pytest.fixture(scope="module")
+def texts(synthesis: Synthesis) -> dict[str, re.Match[str]]:
+    """The parts of every alarm's text, by the alarm's whole name."""
+    found: dict[str, re.Match[str]] = {}
+    for template in synthesis.templates.values():
+        for alarm in find(template, _ALARM).values():
+            match = _TEXT.fullmatch(alarm["AlarmDescription"])
+            assert match, alarm["AlarmDescription"]
+            found[alarm["AlarmName"]] = match
+    assert len(found) == len(ENVIRONMENTS) * (3 * len(_OF_AN_INSTANCE) + len(_FURTHER))
+    return found
+
+
+@each_environment
+@pytest.mark.parametrize("role", ["Monitoring", "Recovery"])
+def test_every_alarm_reaches_a_person(
+    settings: EnvironmentSettings, role: str, synthesis: Synthesis
+) -> None:
+    template = synthesis.templates[names.stack(settings, role)]
+    ((topic_id, topic),) = find(template, "AWS::SNS::Topic").items()
+    for alarm in find(template, _ALARM).values():
+        assert alarm["AlarmActions"] == alarm["OKActions"] == [{"Ref": topic_id}]
+        assert len(alarm["AlarmDescription"]) > 60
+    (subscription,) = find(template, "AWS::SNS::Subscription").values()
+    assert subscription["Endpoint"] == settings.alarm_email
+    key_id = topic["KmsMasterKeyId"]["Fn::GetAtt"][0]
+    statements = find(template, "AWS::KMS::Key")[key_id]["KeyPolicy"]["Statement"]
+    policies = only(template, "AWS::SNS::TopicPolicy")["PolicyDocument"]["Statement"]
+    for allowed, action in ((statements, "kms:GenerateDataKey*"), (policies, "sns:Publish")):
+        assert any(
+            statement["Principal"] == {"Service": "cloudwatch.amazonaws.com"}
+            and action in statement["Action"]
+            for statement in allowed
+        )
+
+
+@each_environment
+def test_what_can_run_out_or_fall_silent_has_an_alarm(settings: EnvironmentSettings) -> None:
+    alarms = _collect(build_templates(replace(settings, is_recovery_promoted=False)), settings)
+    instances = ("primary", "replica-1", "recovery")
+    expected = {f"{instance}-{what}" for instance in instances for what in _OF_AN_INSTANCE}
+    assert alarms.keys() == expected | _FURTHER
+    for silent in (
+        "backup-age",
+        "pooler-waiting",
+        "pooler-down",
+        "pooler-running",
+        "replica-1-lag",
+    ):
+        assert alarms[silent]["TreatMissingData"] == "breaching"
+    # The replicas of an idle primary show up to 300 s.
+    assert alarms["replica-1-lag"]["Threshold"] > 300
+
+
+@each_environment
+def test_after_a_promotion_the_recovery_region_has_the_alarms_of_a_primary(
+    settings: EnvironmentSettings,
+) -> None:
+    alarms = _collect(build_templates(replace(settings, is_recovery_promoted=True)), settings)
+    assert alarms.keys() >= {"recovery-slot-lag", "recovery-transaction-ids", "pooler-down"}
+    assert not alarms.keys() & {"recovery-lag", "backup-age"}
+    instance = names.recovery_replica(settings)
+    assert f"in psql on {instance}:" in alarms["pooler-waiting"]["AlarmDescription"]
+    assert f"--region {settings.recovery.name} " in alarms["pooler-down"]["AlarmDescription"]
+
+
+def test_every_alarm_links_to_its_heading_in_the_runbook(texts: dict[str, re.Match[str]]) -> None:
+    for settings in ENVIRONMENTS:
+        prefix = names.alarm(settings, "")
+        for name, text in texts.items():
+            if name.startswith(prefix):
+                assert text["anchor"] == _INSTANCE.sub("", name.removeprefix(prefix))
+
+
+def test_every_text_fits_into_cloudwatchs_limit_for_the_longest_names() -> None:
+    label = "a" * 63
+    settings = replace(STAGING, name="e" * 15, host_name=f"{label}.{label}.{label}.internal")
+    for is_promoted in (False, True):
+        templates = build_templates(
+            replace(settings, is_recovery_promoted=is_promoted, recovery_pooler_tasks=1)
+        )
+        alarms = _collect(templates, settings)
+        assert alarms
+        for alarm in alarms.values():
+            assert len(alarm["AlarmDescription"]) <= _TEXT_MAXIMUM
+
+
+def _list_names(settings: EnvironmentSettings, synthesis: Synthesis) -> Iterator[str]:
+    """The physical names of an environment's resources, as far as the templates have them."""
+    for role in ("Database", "Migrations", "Pooling", "Recovery"):
+        template = synthesis.templates[names.stack(settings, role)]
+        for resource in template["Resources"].values():
+            for key, value in resource.get("Properties", {}).items():
+                if isinstance(value, str) and (key.endswith("Name") or key.endswith("Identifier")):
+                    yield value
+    # RDS and Secrets Manager create this function and its log.
+    yield names.rotation_function(settings)
+
+
+@each_environment
+def test_every_command_names_resources_that_exist(
+    settings: EnvironmentSettings, texts: dict[str, re.Match[str]], synthesis: Synthesis
+) -> None:
+    known = set(_list_names(settings, synthesis))
+    known |= {f"/aws/lambda/{name}" for name in known}
+    for name, text in texts.items():
+        if not name.startswith(names.alarm(settings, "")):
+            continue
+        if text["psql_on"]:
+            assert text["psql_on"] in known
+            continue
+        mentioned = [word for word in shlex.split(text["command"]) if settings.name in word]
+        assert mentioned, text["command"]
+        assert set(mentioned) <= known, text["command"]
+
+
+def test_every_command_is_one_that_psql_or_the_aws_cli_takes(
+    texts: dict[str, re.Match[str]],
+) -> None:
+    kinds: set[str] = set()
+    for text in texts.values():
+        if text["psql_on"]:
+            (statement,) = parse_sql(text["command"])
+            assert isinstance(statement.stmt, ast.SelectStmt)
+            assert text["command"].endswith(";")
+            kinds.add("psql")
+        else:
+            program, service, command, *arguments = shlex.split(text["command"])
+            assert program == "aws"
+            _check_aws_command(service, command, arguments)
+            kinds.add(f"{service} {command}")
+    assert kinds == {
+        "psql",
+        "ecs describe-services",
+        "logs tail",
+        "rds describe-db-instances",
+        "rds describe-db-instance-automated-backups",
+    }
+
+
+def _check_aws_command(service: str, command: str, arguments: list[str]) -> None:
+    if (service, command) == ("logs", "tail"):
+        assert arguments[0].startswith("/")
+        assert set(arguments[1::2]) <= _TAIL_OPTIONS
+        return
+    options = dict(zip(arguments[::2], arguments[1::2], strict=True))
+    assert options.pop("--region") in {"us-east-1", "us-west-2"}
+    jmespath.compile(options.pop("--query"))
+    model = boto3.client(service, region_name="us-east-1").meta.service_model
+    (operation,) = (name for name in model.operation_names if xform_name(name, "-") == command)
+    shape = model.operation_model(operation).input_shape
+    known = {f"--{xform_name(member, '-')}" for member in shape.members}
+    required = {f"--{xform_name(member, '-')}" for member in shape.required_members}
+    assert required <= options.keys() <= known
