@@ -110,8 +110,8 @@ def _build_environment(
 
 
 def main() -> None:
-    # `cdk` reads the cdk.json of the folder it runs in. From any other folder the templates must not
-    # change: without the feature flags, resources would be replaced.
+    # `cdk` reads the cdk.json of the folder that it runs in. The templates must not depend on that
+    # folder: without the feature flags, resources would be replaced.
     settings = json.loads(Path(__file__).with_name("cdk.json").read_text(encoding="utf-8"))
     app = cdk.App(context=settings["context"], analytics_reporting=settings["versionReporting"])
     try:
