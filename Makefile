@@ -13,6 +13,8 @@ export UV_PYTHON_DOWNLOADS := never
 # Behind a proxy with its own certificate authority: trust what the system trusts, as pip does.
 export UV_SYSTEM_CERTS := true
 export NODE_USE_SYSTEM_CA := 1
+# The version of `cdk` is pinned: it asks no registry for a newer one.
+export CDK_DISABLE_VERSION_CHECK := true
 
 ifeq ($(origin YES) $(YES),command line 1)
 SAID_YES := --yes
@@ -61,9 +63,11 @@ bench: .venv/.complete node_modules/.complete ## measure the local database and 
 synth: .venv/.complete node_modules/.complete ## write every stack's CloudFormation into cdk.out
 	@$(IN_VENV) node_modules/.bin/cdk synth --quiet $(ARGS)
 
-# What cdk.json names, so that `cdk` works in a fresh clone too, and with the Node of .venv.
+# `cdk` runs this: cdk.json names it. It works in a fresh clone, and with the Node of .venv. `cdk` may
+# also run in another folder, with --app "make --silent -C HERE app": its output folder is relative
+# to that folder, which is PWD.
 app: .venv/.complete
-	@$(IN_VENV) .venv/bin/python app.py
+	@cd "$(or $(PWD),.)" && $(IN_VENV) "$(CURDIR)/.venv/bin/python" "$(CURDIR)/app.py"
 
 diff:    ## what a deploy would change; ENV=staging
 deploy:  ## cdk deploy of one environment; ENV=staging, ARGS=--no-rollback
@@ -99,6 +103,7 @@ clean: ## remove .venv, node_modules, cdk.out and caches; never the local databa
 
 # Set-up. The stamp holds the folder's path: a moved copy, or one whose interpreter is gone, is
 # set up anew. The mere existence of .venv says nothing: an interrupted set-up leaves it behind.
+# The messages go to standard error: standard output is the output of `cdk`, which may run this.
 
 ifneq ($(shell test -x .venv/bin/python && cat .venv/.complete 2>&1),$(CURDIR))
 .PHONY: .venv/.complete
@@ -106,7 +111,7 @@ endif
 
 .venv/.complete: requirements.txt requirements-uv.txt
 	@$(PYTHON) -c '$(REFUSE_OLD_PYTHON)'
-	@echo "setting up .venv: $$(grep -c == requirements.txt) packages ..."
+	@echo "setting up .venv: $$(grep -c == requirements.txt) packages ..." >&2
 	@rm -rf .venv
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { $(INSTALL_VENV); }
 	@$(PYTHON) -m venv .venv
@@ -117,7 +122,7 @@ endif
 	@echo "$(CURDIR)" >$@
 
 node_modules/.complete: package.json package-lock.json .npmrc | .venv/.complete
-	@echo "setting up node_modules: the AWS CDK's command line ..."
+	@echo "setting up node_modules: the AWS CDK's command line ..." >&2
 	@$(IN_VENV) npm ci --loglevel=error >/dev/null
 	@touch $@
 
@@ -132,7 +137,7 @@ sudo=; test "$$(id -u)" = 0 || sudo=sudo; \
 if ! command -v apt-get || ! command -v $${sudo:-env}; then \
     echo "$(PYTHON) has no ensurepip: as root, run apt-get install python3-venv" >&2; exit 1; \
 fi >/dev/null; \
-echo "installing python3-venv ..."; \
+echo "installing python3-venv ..." >&2; \
 log=$$($$sudo sh -c 'export DEBIAN_FRONTEND=noninteractive; \
     dpkg --configure -a; apt-get update; \
     apt-get install --yes --no-install-recommends python3-venv' 2>&1) \

@@ -1,8 +1,10 @@
 """Builds the stacks of each environment on AWS."""
 
+import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import aws_cdk as cdk
 
@@ -98,7 +100,10 @@ def _build_environment(
 
 
 def main() -> None:
-    app = cdk.App()
+    # `cdk` reads the cdk.json of the folder that it runs in. The templates must not depend on that
+    # folder: without the feature flags, resources would be replaced.
+    settings = json.loads(Path(__file__).with_name("cdk.json").read_text(encoding="utf-8"))
+    app = cdk.App(context=settings["context"], analytics_reporting=settings["versionReporting"])
     try:
         build_stacks(
             app,

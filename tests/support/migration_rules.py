@@ -1,8 +1,11 @@
-"""What a migration must keep to, to run while others write: squawk's rules and the one form.
+"""The rules that a migration must keep so that applications can write while it runs.
 
-The form suits Flyway and squawk alike. In a transaction, which is the rule, a short lock_timeout:
-whoever writes queues behind a lock that is waited for. Outside one, for what is CONCURRENTLY, none:
-its waits stop nobody, and cutting one leaves an invalid index and a failed row in the history.
+Two tools read each file. Neither of them knows which syntax PostgreSQL 15 lacks: `make migrate` and
+the tests run every file on a real PostgreSQL 15, and that is the check.
+
+- pglast is PostgreSQL's own parser, of a newer version. It refuses a file that is not SQL, and the
+  rules in this module look at its syntax trees.
+- squawk knows which locks PostgreSQL 15 takes, and how long (db/squawk.toml).
 """
 
 import json
@@ -10,146 +13,298 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
+
+from pglast import ast, parse_sql
+from pglast.enums import AlterTableType, ObjectType, TransactionStmtKind
+from pglast.parser import ParseError, scan
 
 from db.flyway import DATABASE_FOLDER
 from db.migrations import FOLDER as MIGRATIONS_FOLDER
-from db.migrations import find_migrations
+from db.migrations import check_migrations, describe_path, find_migrations
 
-LAST_GIVEN = 4  # V1 to V4 are CloudFlow's design, and run on empty tables
-LOCK_TIMEOUT_MS_MAXIMUM = 1000  # so long may a waiting migration stop writers
+LAST_EXEMPT_VERSION = 4  # V1 to V4 are CloudFlow's first schema: they ran on empty tables
+LOCK_TIMEOUT_MS_MAXIMUM = 1000  # a migration that waits for a lock stops writers for this long
 
 _SQUAWK = Path(sys.executable).with_name("squawk")
-_OUTSIDE = "executeInTransaction=false"
+_OUTSIDE_TRANSACTION = "executeInTransaction=false"
+_FLYWAY_TABLE = "flyway_schema_history"
+_COMMENTS = ("SQL_COMMENT", "C_COMMENT")  # the names of their tokens
 
-_LIFTED = re.compile(r"-- squawk-ignore [a-z-]+(?:, [a-z-]+)* -- \w.*")
-_COMMENT_OR_STRING = re.compile(r"--[^\n]*|/\*.*?\*/|'[^']*'|\$(\w*)\$.*?\$\1\$", re.DOTALL)
-_BOUNDED = re.compile(r"SET LOCAL lock_timeout = '([0-9]{1,9})ms'", re.IGNORECASE)
-_UNBOUNDED = re.compile(r"SET lock_timeout = 0", re.IGNORECASE)
-# What squawk has no rule for, and what to do instead.
-_REFUSED = {
-    r"^CLUSTER\b|\bSET\s+((UN)?LOGGED|TABLESPACE|ACCESS\s+METHOD)\b": (
-        "this rewrites the table under a lock: copy the rows in batches"
-    ),
-    r"^(TRUNCATE|LOCK)\b": (
-        "this stops all who write until the end of the file: delete in batches, or let each "
-        "statement take its own lock"
-    ),
-    r"^REFRESH\s+MATERIALIZED\s+VIEW\s+(?!CONCURRENTLY\b)": (
-        "this stops all who read it: CONCURRENTLY, in a file outside a transaction"
-    ),
-    r"^(RESET|DISCARD)\b|^SET\s+(?!LOCAL\b|CONSTRAINTS\b)": (
-        "this lasts into the next migration: SET LOCAL"
-    ),
-    r"^DO\b.*\b(ALTER|CREATE|DROP|TRUNCATE|LOCK)\b": (
-        "the rules do not see into DO: write plain statements"
-    ),
-    r"^DROP\s+(OWNED|ROLE|USER|SCHEMA|DATABASE)\b": (
-        "this takes more than a table's change may: a person does it, by hand"
-    ),
-    r"\bflyway_schema_history\b": "this is Flyway's own record",
+_EXEMPTION = re.compile(r"-- squawk-ignore [a-z-]+(?:, [a-z-]+)* -- \w.*")
+_REWRITING_COMMANDS = {
+    AlterTableType.AT_SetAccessMethod,
+    AlterTableType.AT_SetLogged,
+    AlterTableType.AT_SetTableSpace,
+    AlterTableType.AT_SetUnLogged,
 }
+_REWRITE = "table-rewrite: this rewrites the table under a lock; copy the rows in batches"
+_BLOCKED_WRITERS = "blocked-writers: this stops all writers until the end of the file"
+# The words of a DO block after which a statement begins.
+_BEFORE_STATEMENT = {";", "BEGIN", "ELSE", "LOOP", "THEN"}
+# The statements that no rule could see in a DO block.
+_HIDDEN_STATEMENTS = {
+    *("ALTER", "CLUSTER", "COMMIT", "CREATE", "DISCARD", "DO", "DROP", "LOCK", "REFRESH"),
+    *("REINDEX", "RESET", "ROLLBACK", "SET", "TRUNCATE"),
+}
+
+Violations = Iterator[tuple[int, str]]  # the line, and "rule: what is wrong; what to write"
 
 
 def find_violations(folder: Path = MIGRATIONS_FOLDER) -> list[str]:
-    """One line for each violation in the migrations after V4: file, line, rule and remedy."""
-    found = {migration.script for migration in find_migrations(folder)}
-    strange = {path.name for path in folder.rglob("*.[sS][qQ][lL]")} - found
-    return [
-        f"db/migrations/{name}:1: name: a deploy lists V{{version}}__{{description}}.sql only, and "
-        "Flyway may run this unseen"
-        for name in sorted(strange)
-    ] + [
-        f"db/migrations/{migration.script}:{line}: {text}"
+    """A line for each violation after V4: "file:line: rule: what is wrong; what to write"."""
+    return [*_find_misnamed(folder)] + [
+        f"{describe_path(folder / migration.script)}:{line}: {text}"
         for migration in find_migrations(folder)
-        if [int(part) for part in migration.version.split(".")] > [LAST_GIVEN]
-        for line, text in sorted(_check(folder / migration.script))
+        if migration.sort_key > [LAST_EXEMPT_VERSION]
+        for line, text in sorted({*_check(folder / migration.script)})
     ]
 
 
-def _check(path: Path) -> Iterator[tuple[int, str]]:
+def _find_misnamed(folder: Path) -> Iterator[str]:
+    try:
+        check_migrations(folder)
+    except ValueError as error:
+        path, _, text = str(error).partition(": ")
+        yield f"{path}:1: name: {text}"
+
+
+def _check(path: Path) -> Violations:
     settings = path.with_name(f"{path.name}.conf")
-    is_outside = settings.exists() and _OUTSIDE in settings.read_text("utf-8").splitlines()
+    is_in_transaction = not (
+        settings.exists() and _OUTSIDE_TRANSACTION in settings.read_text("utf-8").splitlines()
+    )
     try:
         sql = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        yield 1, f"text: {error}: save it as UTF-8"
+        yield 1, f"text: the file is not UTF-8: {error}; save it as UTF-8"
         return
-    yield from _check_lifts(sql)
-    statements = list(_find_statements(sql))
-    yield from _check_outside(statements) if is_outside else _check_inside(statements)
-    yield from _run_squawk(path, is_outside=is_outside)
+    try:
+        statements = _parse(sql)
+    except ParseError as error:
+        yield _describe_syntax_error(sql, error)
+        return
+    yield from _check_exemptions(sql)
+    if is_in_transaction:
+        yield from _check_in_transaction(statements)
+    else:
+        yield from _check_outside_transaction(statements)
+    yield from _run_squawk(path, is_in_transaction=is_in_transaction)
 
 
-def _check_lifts(sql: str) -> Iterator[tuple[int, str]]:
-    for number, line in enumerate(sql.splitlines(), start=1):
-        _, word, _ = line.partition("squawk-ignore")
-        if word and not _LIFTED.fullmatch(line, line.find("--")):
+def _parse(sql: str) -> list[tuple[int, ast.Node]]:
+    """Each statement of the file, and the line where it begins. Raises ParseError."""
+    return [
+        (_find_line(sql, raw.stmt_location), raw.stmt)
+        for raw in parse_sql(sql)
+        if raw.stmt is not None and raw.stmt_location is not None
+    ]
+
+
+def _find_line(sql: str, index: int) -> int:
+    return sql.count("\n", 0, index) + 1
+
+
+def _describe_syntax_error(sql: str, error: ParseError) -> tuple[int, str]:
+    """PostgreSQL's own message. It gives no position where the file ends too early."""
+    message, index = error.args
+    index = len(sql.rstrip()) if index is None else index
+    remedy = "correct the statement; psql's backslash commands and ${placeholders} are not SQL"
+    if _ends_with_copy(sql[:index]):
+        remedy = "the rows after COPY ... FROM stdin are not SQL: write INSERT"
+    return _find_line(sql, index), f"syntax-error: {message}; {remedy}"
+
+
+def _ends_with_copy(sql: str) -> bool:
+    try:
+        return any(
+            isinstance(statement, ast.CopyStmt) and statement.is_from
+            for _, statement in _parse(sql)[-1:]
+        )
+    except ParseError:
+        return False
+
+
+def _check_exemptions(sql: str) -> Violations:
+    for token in scan(sql):
+        comment = sql[token.start : token.end + 1]
+        if (
+            token.name in _COMMENTS
+            and "squawk-ignore" in comment
+            and not _EXEMPTION.fullmatch(comment)
+        ):
             yield (
-                number,
-                "lifted: a rule is lifted by its name, with a reason, in the line above or at the "
-                "end of the line: -- squawk-ignore RULE -- why",
+                _find_line(sql, token.start),
+                "exemption: an exemption needs the rule's name and a reason; write it in the line "
+                "above, or at the end of the line: -- squawk-ignore RULE -- REASON",
             )
 
 
-def _check_inside(statements: list[tuple[int, str]]) -> Iterator[tuple[int, str]]:
-    line, first = statements[0] if statements else (1, "")
-    wait = _BOUNDED.fullmatch(first)
-    if not wait or not 1 <= int(wait[1]) <= LOCK_TIMEOUT_MS_MAXIMUM:
+def _check_in_transaction(statements: list[tuple[int, ast.Node]]) -> Violations:
+    line, first = statements[0] if statements else (1, None)
+    if not _is_short_lock_timeout(first):
         yield (
             line,
-            "form: begin with SET LOCAL lock_timeout = '500ms'; (LOCAL: a plain SET would last "
-            f"into the next migration; 1 to {LOCK_TIMEOUT_MS_MAXIMUM} ms: writers wait as long)",
+            "lock-timeout: while a statement waits for its lock, other writers queue behind it; "
+            f"begin with SET LOCAL lock_timeout = '500ms'; (1 to {LOCK_TIMEOUT_MS_MAXIMUM} ms; "
+            "without LOCAL it would last into the next migration)",
         )
     for line, statement in statements[1:]:
-        if re.search(r"\bINDEX\s+CONCURRENTLY\b", statement, re.IGNORECASE):
+        if _is_concurrent(statement) and not isinstance(statement, ast.RefreshMatViewStmt):
             yield (
                 line,
-                "form: this cannot run in a transaction: put it in a file of its own, as "
-                "make migration NAME=... ARGS=--index makes it",
+                "transaction: this statement cannot run in a transaction; put it in a file of its "
+                "own, which make migration NAME=... ARGS=--index writes",
             )
-        for pattern, remedy in _REFUSED.items():
-            if re.search(pattern, statement, re.IGNORECASE | re.DOTALL):
-                yield line, f"form: {remedy}"
-        if "lock_timeout" in statement.lower():
-            yield line, "form: set lock_timeout once, at the beginning"
+        for fault in _find_faults(statement):
+            yield line, fault
 
 
-def _check_outside(statements: list[tuple[int, str]]) -> Iterator[tuple[int, str]]:
-    line, first = statements[0] if statements else (1, "")
-    if not _UNBOUNDED.fullmatch(first):
+def _check_outside_transaction(statements: list[tuple[int, ast.Node]]) -> Violations:
+    line, first = statements[0] if statements else (1, None)
+    if not _is_endless_lock_timeout(first):
         yield (
             line,
-            "form: begin with SET lock_timeout = 0; (waiting stops nobody here, and to be cut "
-            "short leaves an invalid index)",
+            "lock-timeout: a CONCURRENTLY statement stops no writer while it waits, and a timeout "
+            "leaves an invalid index; begin with SET lock_timeout = 0;",
         )
     for line, statement in statements[1:]:
-        if not re.search(r"\bCONCURRENTLY\b", statement, re.IGNORECASE):
-            yield line, "form: only what is CONCURRENTLY: put the rest in a file without .conf"
-        if re.search(r"\bIF\s+NOT\s+EXISTS\b", statement, re.IGNORECASE):
+        if not _is_concurrent(statement):
             yield (
                 line,
-                "form: IF NOT EXISTS takes an invalid index for the real one: "
-                "DROP INDEX CONCURRENTLY IF EXISTS before it",
+                "transaction: only CONCURRENTLY statements may run outside a transaction; put the "
+                "others in a file without .conf",
+            )
+        if isinstance(statement, ast.IndexStmt) and statement.if_not_exists:
+            yield (
+                line,
+                "invalid-index: IF NOT EXISTS keeps the invalid index of a failed attempt; write "
+                "DROP INDEX CONCURRENTLY IF EXISTS before it, and CREATE without IF NOT EXISTS",
             )
 
 
-def _find_statements(sql: str) -> Iterator[tuple[int, str]]:
-    """Each statement and the line it begins in. Comments are blanked, and so is a string's `;`."""
-
-    def blank(match: re.Match[str]) -> str:
-        text = match[0]
-        return re.sub(r"[^\n]", " ", text) if text[0] in "-/" else text.replace(";", ",")
-
-    blanked = _COMMENT_OR_STRING.sub(blank, sql)
-    for match in re.finditer(r"[^;\s][^;]*", blanked):
-        yield blanked.count("\n", 0, match.start()) + 1, match[0].rstrip()
+def _is_short_lock_timeout(statement: ast.Node | None) -> bool:
+    match statement:
+        case ast.VariableSetStmt(
+            name="lock_timeout", is_local=True, args=(ast.A_Const(val=ast.String(sval=value)),)
+        ):
+            wait = re.fullmatch(r"([0-9]{1,9})ms", value)
+            return bool(wait) and 1 <= int(wait[1]) <= LOCK_TIMEOUT_MS_MAXIMUM
+    return False
 
 
-def _run_squawk(path: Path, *, is_outside: bool) -> Iterator[tuple[int, str]]:
+def _is_endless_lock_timeout(statement: ast.Node | None) -> bool:
+    match statement:
+        case ast.VariableSetStmt(
+            name="lock_timeout", is_local=False, args=(ast.A_Const(val=ast.Integer(ival=0)),)
+        ):
+            return True
+    return False
+
+
+def _is_concurrent(statement: ast.Node) -> bool:
+    """CONCURRENTLY is a field of most statements. REINDEX has it among its options."""
+    return any(
+        getattr(node, "concurrent", False)
+        or (isinstance(node, ast.DefElem) and node.defname == "concurrently")
+        for node in _walk(statement)
+    )
+
+
+def _find_faults(statement: ast.Node) -> Iterator[str]:
+    """The faults that squawk has no rule for: "rule: what is wrong; what to write"."""
+    yield from _check_locks(statement)
+    yield from _check_effects(statement)
+    for part in _walk(statement):
+        yield from _check_part(part)
+
+
+def _check_locks(statement: ast.Node) -> Iterator[str]:
+    match statement:
+        case ast.ClusterStmt() | ast.AlterTableMoveAllStmt():
+            yield _REWRITE
+        case ast.AlterTableStmt(cmds=tuple(commands)):
+            if any(command.subtype in _REWRITING_COMMANDS for command in commands):
+                yield _REWRITE
+        case ast.TruncateStmt():
+            yield f"{_BLOCKED_WRITERS}; delete the rows in batches"
+        case ast.LockStmt():
+            yield f"{_BLOCKED_WRITERS}; let each statement take its own lock"
+        case ast.RefreshMatViewStmt(concurrent=False):
+            yield (
+                "blocked-readers: this stops all readers of the view; write REFRESH MATERIALIZED "
+                "VIEW CONCURRENTLY in a file outside a transaction"
+            )
+
+
+def _check_effects(statement: ast.Node) -> Iterator[str]:
+    """Finds effects that outlast the file, that reach too far, or that no rule can read."""
+    match statement:
+        case ast.VariableSetStmt(name="TRANSACTION"):
+            pass  # SET TRANSACTION ends with the transaction
+        case ast.DiscardStmt() | ast.VariableSetStmt(is_local=False):
+            yield "session-setting: this lasts into the next migration; write SET LOCAL"
+        case ast.TransactionStmt(kind=TransactionStmtKind.TRANS_STMT_PREPARE):
+            yield "transaction: this ends the transaction that Flyway began; leave it out"
+        case (
+            ast.DropOwnedStmt()
+            | ast.DropRoleStmt()
+            | ast.DropdbStmt()
+            | ast.DropStmt(removeType=ObjectType.OBJECT_SCHEMA)
+        ):
+            yield "wide-drop: this removes more than one table; a person does it by hand"
+        case ast.CopyStmt(is_from=True, is_program=False, filename=None):
+            yield "copy: no rule can read the rows after COPY ... FROM stdin; write INSERT"
+        case ast.DoStmt(args=tuple(options)):
+            for option in options:
+                if option.defname == "as" and _has_hidden_statement(option.arg.sval):
+                    yield "do-block: no rule can read this DO block; write plain statements"
+
+
+def _check_part(part: object) -> Iterator[str]:
+    match part:
+        case ast.VariableSetStmt(name="lock_timeout"):
+            yield "lock-timeout: it is set a second time; set it once, in the first statement"
+        case ast.FuncCall(funcname=(*_, ast.String(sval="set_config"))):
+            yield "session-setting: no rule can read what set_config sets; write SET LOCAL"
+        # A function's body and a DO block are strings here. They are searched too.
+        case str() if _FLYWAY_TABLE in part.lower():
+            yield f"flyway-history: {_FLYWAY_TABLE} is Flyway's own record; leave that table alone"
+
+
+def _has_hidden_statement(body: str) -> bool:
+    """Whether a DO block holds a statement that a rule refuses, or that squawk would read.
+
+    The words decide. To parse PL/pgSQL completely takes the database, for types such as
+    users%ROWTYPE.
+    """
+    try:
+        tokens = [token for token in scan(body) if token.name not in _COMMENTS]
+    except ParseError:
+        return True
+    words = [body[token.start : token.end + 1].upper() for token in tokens]
+    return "EXECUTE" in words or any(
+        word in _HIDDEN_STATEMENTS and before in _BEFORE_STATEMENT
+        for before, word in pairwise([";", *words])
+    )
+
+
+def _walk(part: object) -> Iterator[object]:
+    """A part of a syntax tree, and all parts inside it: nodes, texts and other values."""
+    yield part
+    if isinstance(part, ast.Node):
+        for name in part:
+            yield from _walk(getattr(part, name))
+    elif isinstance(part, tuple):
+        for item in part:
+            yield from _walk(item)
+
+
+def _run_squawk(path: Path, *, is_in_transaction: bool) -> Violations:
     finished = subprocess.run(
         [_SQUAWK, "--config", DATABASE_FOLDER / "squawk.toml", "--reporter", "json",
-         *(["--no-assume-in-transaction"] if is_outside else []), path],
+         *([] if is_in_transaction else ["--no-assume-in-transaction"]), path],
         capture_output=True,
         text=True,
         check=False,

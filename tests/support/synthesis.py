@@ -52,10 +52,12 @@ def synthesize_audited(folder: Path) -> Synthesis:
     """The app of tests/audited_app.py: fixed account, cdk-nag beside the built-in validation."""
     app = f"{sys.executable} -m tests.support.audited_app"
     run_cdk("synth", "--quiet", "--strict", "--output", str(folder), "--app", app)
-    return Synthesis(
-        folder=folder,
-        templates={
-            path.name.removesuffix(".template.json"): json.loads(path.read_text(encoding="utf-8"))
-            for path in sorted(folder.glob("*.template.json"))
-        },
-    )
+    return Synthesis(folder=folder, templates=read_templates(folder))
+
+
+def read_templates(folder: Path) -> dict[str, Template]:
+    """Every template in a cdk.out folder, by its stack's name."""
+    return {
+        path.name.removesuffix(".template.json"): json.loads(path.read_text(encoding="utf-8"))
+        for path in sorted(folder.glob("*.template.json"))
+    }

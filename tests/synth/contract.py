@@ -1,8 +1,9 @@
-"""The stateful contract: what of every resource that holds data may not change by accident.
+"""Records every resource that holds data, and reports each change that could lose the data.
 
-tests/synth/stateful.json records it. A changed construct id, name or create-only property reads like any
-other line of a diff, and CloudFormation answers it with an empty database: here it is a sentence
-about the data, until a person says `make contract YES=1`.
+The record is tests/synth/stateful.json. If a construct id, a name or a create-only property
+changes, CloudFormation replaces the resource with an empty one. In a diff such a change looks like
+any other. Here it is a sentence about the data, and it fails the tests until a person runs
+`make contract YES=1`.
 """
 
 import argparse
@@ -18,40 +19,44 @@ from typing import Any, NamedTuple, TypedDict
 from tests.support.synthesis import PROJECT, Template, synthesize_audited
 
 RECORD = PROJECT / "tests" / "synth" / "stateful.json"
-# Which properties are create-only, as `cdk diff` itself knows it.
-_DATABASE = PROJECT / "node_modules" / "aws-cdk" / "db.json.gz"
+# The CDK's database of resource types. `cdk diff` reads in it which properties are create-only.
+_TYPE_DATABASE = PROJECT / "node_modules" / "aws-cdk" / "db.json.gz"
 
-_KEPT = ("Retain", "RetainExceptOnCreate")
-_STATEFUL_POLICIES = (*_KEPT, "Snapshot")
-# Stateful whatever their policy, so that one made without is seen too.
+_KEEPING_POLICIES = ("Retain", "RetainExceptOnCreate")
+_STATEFUL_POLICIES = (*_KEEPING_POLICIES, "Snapshot")
+# These types hold data whatever their policy is. So a resource without a policy is found too.
 _STATEFUL_TYPES = ("AWS::RDS::DBInstance", "AWS::SecretsManager::Secret")
-# Of the keys those that data is encrypted under; the alarms' key holds nothing.
+# The keys that encrypt data. The key of the alarms encrypts none.
 _STATEFUL_ALIASES = ("-database", "-recovery")
 
-_FOUNDATION = "a retained database stands on it"
+_DEPENDENCY = "a retained database, which uses this resource"
 _AT_STAKE = {
     "AWS::RDS::DBInstance": "users, workflows and executions",
-    "AWS::KMS::Key": "everything encrypted under it becomes unreadable",
-    "AWS::SecretsManager::Secret": "the password clients use",
+    "AWS::KMS::Key": "all data that this key encrypts: nobody can read it without the key",
+    "AWS::SecretsManager::Secret": "the password that clients use",
     "AWS::Logs::LogGroup": "logs",
-    "AWS::RDS::DBParameterGroup": _FOUNDATION,
-    "AWS::RDS::DBSubnetGroup": _FOUNDATION,
-    "AWS::EC2::SecurityGroup": _FOUNDATION,
-    "AWS::EC2::VPC": _FOUNDATION,
-    "AWS::EC2::Subnet": _FOUNDATION,
-    "AWS::IAM::Role": _FOUNDATION,
+    "AWS::RDS::DBParameterGroup": _DEPENDENCY,
+    "AWS::RDS::DBSubnetGroup": _DEPENDENCY,
+    "AWS::EC2::SecurityGroup": _DEPENDENCY,
+    "AWS::EC2::VPC": _DEPENDENCY,
+    "AWS::EC2::Subnet": _DEPENDENCY,
+    "AWS::IAM::Role": _DEPENDENCY,
 }
-_DECIDE = "make contract YES=1"
-_REMEDY = f"undo the change, or, if a person decided it, {_DECIDE}"
+_OTHER_AT_STAKE = "the content of this resource, which somebody decided to keep"
 
-# "maybe" is also said of retention, windows and Multi-AZ, which RDS changes in place; another
-# source or snapshot is another database.
+_COMMAND = "make contract YES=1"
+_UNDO = f"Undo the change. If a person has decided on it, run: {_COMMAND}"
+_ADD = f"To record it, run: {_COMMAND}"
+
+# These replace the resource in some cases: another source or snapshot makes another database. The
+# type database says "maybe" of other properties too, such as backup windows. RDS changes those in
+# place.
 _SOURCE = "SourceDBInstanceIdentifier"
 _CONDITIONAL = (_SOURCE, "DBSnapshotIdentifier", "Engine")
 
 
 class Resource(TypedDict):
-    """What is recorded of one resource; the properties by what a change of them does."""
+    """One recorded resource. Its properties are sorted by the effect of a change."""
 
     Type: str
     Name: str | None
@@ -62,10 +67,12 @@ class Resource(TypedDict):
     Regenerates: dict[str, Any]
 
 
-Record = dict[str, dict[str, Resource]]  # by stack, by logical id
+Record = dict[str, dict[str, Resource]]  # by the stack's name, then by logical id
 
 
-class _Place(NamedTuple):
+class _Address(NamedTuple):
+    """The stack and the logical id by which CloudFormation knows a resource."""
+
     stack: str
     logical_id: str
 
@@ -79,14 +86,14 @@ def render_record(record: Record) -> str:
 
 
 def find_stateful(templates: dict[str, Template], *, known: Record) -> Record:
-    """The stateful resources of all stacks, and the known ones even when they are kept no more."""
+    """The resources that hold data, and the known ones, even if no policy keeps them any more."""
     found: Record = {}
     for stack, template in templates.items():
         aliases = _find_aliases(template)
         for logical_id, resource in template["Resources"].items():
             alias = aliases.get(logical_id)
             if _is_stateful(resource, alias) or logical_id in known.get(stack, {}):
-                found.setdefault(stack, {})[logical_id] = _record(resource, alias)
+                found.setdefault(stack, {})[logical_id] = _build_entry(resource, alias)
     return found
 
 
@@ -99,7 +106,7 @@ def _is_stateful(resource: dict[str, Any], alias: str | None) -> bool:
 
 
 def _find_aliases(template: Template) -> dict[str, str]:
-    """The alias of each key, by the key's logical id: a key has no name of its own."""
+    """The alias of each key, by the key's logical id. A key has no other name."""
     aliases: dict[str, str] = {}
     for resource in template["Resources"].values():
         match resource:
@@ -114,14 +121,15 @@ def _find_aliases(template: Template) -> dict[str, str]:
     return aliases
 
 
-def _record(resource: dict[str, Any], alias: str | None) -> Resource:
+def _build_entry(resource: dict[str, Any], alias: str | None) -> Resource:
     kind = resource["Type"]
     properties = resource.get("Properties", {})
     effects = _replacement_effects().get(kind)
     if effects is None:
         raise ValueError(
-            f"tests/contract.py: {_DATABASE.relative_to(PROJECT)} does not know {kind}, so nobody "
-            "knows what replaces it; upgrade aws-cdk in package.json, or do not keep this resource"
+            f"tests/synth/contract.py: {_TYPE_DATABASE.relative_to(PROJECT)} does not know the "
+            f"type {kind}, so its create-only properties are unknown; upgrade aws-cdk in "
+            "package.json, or give the resource no policy that keeps it"
         )
     regenerating = ("GenerateSecretString",) if kind == "AWS::SecretsManager::Secret" else ()
     return {
@@ -138,7 +146,7 @@ def _record(resource: dict[str, Any], alias: str | None) -> Resource:
 
 
 def _find_name(kind: str, properties: dict[str, Any]) -> str | None:
-    """The fixed name: DBInstanceIdentifier, LogGroupName, RoleName; a secret has just Name."""
+    """The fixed name. Its property is DBInstanceIdentifier, LogGroupName, RoleName or just Name."""
     role = kind.rsplit("::", maxsplit=1)[-1]
     names = (properties.get(p) for p in (f"{role}Identifier", f"{role}Name", "GroupName", "Name"))
     return next((name for name in names if isinstance(name, str)), None)
@@ -146,8 +154,8 @@ def _find_name(kind: str, properties: dict[str, Any]) -> str | None:
 
 @cache
 def _replacement_effects() -> dict[str, dict[str, str]]:
-    """By type and property whether a change replaces the resource: "yes", "maybe" or "no"."""
-    with gzip.open(_DATABASE) as file:
+    """Whether a change replaces the resource ("yes", "maybe", "no"), by type and property."""
+    with gzip.open(_TYPE_DATABASE) as file:
         entities = json.load(file)["schema"]["resource"]["entities"]
     return {
         entity["cloudFormationType"]: {
@@ -159,9 +167,9 @@ def _replacement_effects() -> dict[str, dict[str, str]]:
 
 
 def compare(recorded: Record, found: Record) -> list[str]:
-    """One sentence for each thing that would happen to recorded data, or that has no record."""
+    """A finding for each change that could lose recorded data, and for each new resource."""
     new = {
-        _Place(stack, logical_id): resource
+        _Address(stack, logical_id): resource
         for stack, resources in found.items()
         for logical_id, resource in resources.items()
         if logical_id not in recorded.get(stack, {})
@@ -169,109 +177,122 @@ def compare(recorded: Record, found: Record) -> list[str]:
     findings: list[str] = []
     for stack, resources in sorted(recorded.items()):
         for logical_id, old in sorted(resources.items()):
-            place = _Place(stack, logical_id)
+            address = _Address(stack, logical_id)
             current = found.get(stack, {}).get(logical_id)
             if current is not None:
-                findings += (_say(place, old, what) for what in _find_changes(old, current))
-            elif (moved := _find_moved(old, new)) is not None:
-                del new[moved]
-                findings.append(_say(place, old, _describe_move(place, moved)))
+                findings += (
+                    _render_finding(address, old, change) for change in _find_changes(old, current)
+                )
+            elif (new_address := _find_new_address(old, new)) is not None:
+                del new[new_address]
+                findings.append(_render_finding(address, old, _describe_move(address, new_address)))
             else:
-                findings.append(_say(place, old, _describe_removal(old)))
+                findings.append(_render_finding(address, old, _describe_removal(old)))
     findings += (
-        _say(place, resource, "has no record yet, so no test would see it replaced", _DECIDE)
-        for place, resource in sorted(new.items())
+        _render_finding(
+            address,
+            resource,
+            f"is not in {RECORD.name}. Until it is, no test notices that it is replaced",
+            remedy=_ADD,
+        )
+        for address, resource in sorted(new.items())
     )
     return findings
 
 
-def _say(place: _Place, resource: Resource, what: str, remedy: str = _REMEDY) -> str:
+def _render_finding(
+    address: _Address, resource: Resource, change: str, *, remedy: str = _UNDO
+) -> str:
     name = f"'{resource['Name']}'" if resource["Name"] else "without a fixed name"
-    at_stake = _AT_STAKE.get(resource["Type"], "what it holds, which somebody chose to keep")
+    at_stake = _AT_STAKE.get(resource["Type"], _OTHER_AT_STAKE)
     return (
-        f"{place.stack}: {place.logical_id}, {resource['Type']} {name}, {what}; "
-        f"at stake: {at_stake}; {remedy}"
+        f"{address.stack}: {resource['Type']} {name} ({address.logical_id}) {change}. "
+        f"At stake: {at_stake}. {remedy}"
     )
 
 
-def _find_moved(old: Resource, new: dict[_Place, Resource]) -> _Place | None:
-    """Where the same thing stands now: same type, same fixed name."""
-    same = (old["Type"], old["Name"])
-    return next(
-        (place for place, it in new.items() if old["Name"] and (it["Type"], it["Name"]) == same),
-        None,
-    )
+def _find_new_address(old: Resource, new: dict[_Address, Resource]) -> _Address | None:
+    """The address of the new resource that has the same type and the same fixed name."""
+    if not old["Name"]:
+        return None
+    for address, resource in new.items():
+        if (resource["Type"], resource["Name"]) == (old["Type"], old["Name"]):
+            return address
+    return None
 
 
-def _describe_move(old: _Place, new: _Place) -> str:
-    where = new.logical_id if new.stack == old.stack else f"{new.logical_id} in {new.stack}"
-    return (
-        f"is renamed to {where}, and to CloudFormation that is another resource: it would be "
-        "replaced by an empty one"
+def _describe_move(old: _Address, new: _Address) -> str:
+    change = (
+        f"gets the new logical id {new.logical_id}"
+        if new.stack == old.stack
+        else f"moves to {new.logical_id} in {new.stack}"
     )
+    return f"{change}. CloudFormation would replace it with a new, empty resource"
 
 
 def _describe_removal(old: Resource) -> str:
     match old["DeletionPolicy"]:
-        case policy if policy in _KEPT:
-            fate = "left behind in the account, where no stack looks after it"
+        case policy if policy in _KEEPING_POLICIES:
+            effect = "keep it in the account, and no stack would manage it"
         case "Snapshot":
-            fate = "deleted, but for a last snapshot"
+            effect = "delete it after a final snapshot"
         case _:
-            fate = "deleted"
-    return f"is no longer in the template: it would be {fate}"
+            effect = "delete it"
+    return f"is no longer in the template. CloudFormation would {effect}"
 
 
 def _find_changes(old: Resource, new: Resource) -> Iterator[str]:
     if old["Type"] != new["Type"]:
-        yield f"becomes {_show(new['Type'])}: it would be replaced"
+        yield f"changes its type to {_show(new['Type'])}. CloudFormation would replace it"
         return
-    # A key's alias; any other name is a property, and said as one.
+    # A key's alias. Any other name is a property, which is compared below.
     if old["Name"] != new["Name"] and old["Name"] not in old["Replaces"].values():
         yield (
-            f"changes its name from {_show(old['Name'])} to {_show(new['Name'])}: who asks for it "
-            "by the old one would no longer find it"
+            f"changes its name from {_show(old['Name'])} to {_show(new['Name'])}. Clients that use "
+            "the old name would not find it"
         )
     yield from _describe_changes(
-        old["Replaces"], new["Replaces"], "it would be replaced by a new one"
+        old["Replaces"], new["Replaces"], "CloudFormation would replace it with a new resource"
     )
-    yield from _describe_changes(*_leave_out_promotion(old, new), "it may be replaced by a new one")
     yield from _describe_changes(
-        old["Regenerates"], new["Regenerates"], "that generates a new password"
+        *_leave_out_promotion(old, new), "CloudFormation may replace it with a new resource"
+    )
+    yield from _describe_changes(
+        old["Regenerates"], new["Regenerates"], "Secrets Manager would generate a new password"
     )
     yield from _find_policy_changes(old, new)
 
 
 def _leave_out_promotion(old: Resource, new: Resource) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What may replace it before and after. Without its source RDS promotes a replica in place."""
+    """The conditional properties before and after.
+
+    Without its source, RDS promotes a replica in place: that replaces nothing.
+    """
     before, after = old["MayReplace"], new["MayReplace"]
     if _SOURCE not in before or _SOURCE in after:
         return before, after
-    return (
-        {name: value for name, value in before.items() if name != _SOURCE},
-        after,
-    )
+    return {name: value for name, value in before.items() if name != _SOURCE}, after
 
 
-def _describe_changes(old: dict[str, Any], new: dict[str, Any], meaning: str) -> Iterator[str]:
+def _describe_changes(old: dict[str, Any], new: dict[str, Any], effect: str) -> Iterator[str]:
     for name in sorted(old.keys() | new.keys()):
         if (name in old, old.get(name)) != (name in new, new.get(name)):
             before = _show(old[name]) if name in old else "nothing"
             after = _show(new[name]) if name in new else "nothing"
-            yield f"changes {name} from {before} to {after}: {meaning}"
+            yield f"changes {name} from {before} to {after}. {effect}"
 
 
 def _find_policy_changes(old: Resource, new: Resource) -> Iterator[str]:
     for policy, occasion in (
-        ("DeletionPolicy", "when the stack is deleted, or it leaves the template"),
+        ("DeletionPolicy", "when the stack is deleted or the resource leaves the template"),
         ("UpdateReplacePolicy", "when an update replaces it"),
     ):
         before, after = old[policy], new[policy]
         if before != after:
-            kept = "be kept" if after in _KEPT else "no longer be kept"
+            effect = "keep it" if after in _KEEPING_POLICIES else "no longer keep it"
             yield (
-                f"changes {policy} from {_show(before)} to {_show(after)}: it would {kept} "
-                f"{occasion}"
+                f"changes {policy} from {_show(before)} to {_show(after)}. CloudFormation would "
+                f"{effect} {occasion}"
             )
 
 
@@ -280,27 +301,33 @@ def _show(value: Any) -> str:  # noqa: ANN401
 
 
 def renew(templates: dict[str, Template], *, path: Path = RECORD, is_decided: bool) -> int:
-    """Print what changes; write it down only if a person decided it."""
+    """Print the findings. Write the record only if a person has decided on the changes."""
     recorded = read_record(path)
     findings = compare(recorded, find_stateful(templates, known=recorded))
     for finding in findings:
         print(finding)
     if findings and not is_decided:
-        print(f"contract: {len(findings)} would change, nothing is written", file=sys.stderr)
+        print(
+            f"make contract: {len(findings)} findings, and nothing is written. If a person has "
+            f"decided on all of them, run: {_COMMAND}",
+            file=sys.stderr,
+        )
         return 1
-    # Without what was known: what is kept no more leaves the contract.
+    # Without the known ones: a resource that no policy keeps any more leaves the record.
     renewed = find_stateful(templates, known={})
     if is_decided and renewed != recorded:
         path.write_text(render_record(renewed), encoding="utf-8")
-        print(f"contract: {path.name} is renewed")
+        print(f"make contract: {path.name} is written")
     else:
-        print("contract: nothing to change")
+        print("make contract: nothing changes")
     return 0
 
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.synth.contract", description=__doc__)
-    parser.add_argument("--yes", action="store_true", help="a person decided it: write the record")
+    parser.add_argument(
+        "--yes", action="store_true", help="write the record: a person has decided on the changes"
+    )
     is_decided = parser.parse_args(arguments).yes
     with tempfile.TemporaryDirectory() as folder:
         try:

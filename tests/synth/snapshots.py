@@ -1,8 +1,12 @@
-"""python -m tests.synth.snapshots: every template as a reviewer reads it."""
+"""Records every template in tests/synth/snapshots, in the form that a reviewer reads.
+
+`make snapshots` writes the snapshots and prints what changed.
+"""
 
 import difflib
 import json
 import re
+import sys
 import tempfile
 from pathlib import Path
 
@@ -10,12 +14,15 @@ from tests.support.synthesis import PROJECT, Template, synthesize_audited
 
 FOLDER = PROJECT / "tests" / "synth" / "snapshots"
 
-_ASSET = re.compile(r"[0-9a-f]{64}")
+_ASSET_HASH = re.compile(r"[0-9a-f]{64}")
 _CONTEXT_LINES = 3
 
 
 def render(template: Template) -> str:
-    """Sorted, asset hashes masked by order of appearance, without what every template has."""
+    """The template as sorted JSON. Asset hashes become ASSET1, ASSET2, in order of appearance.
+
+    The parts that the CDK adds to every template are left out.
+    """
     kept = {
         key: {k: v for k, v in value.items() if k != "BootstrapVersion"}
         if key == "Parameters"
@@ -24,14 +31,14 @@ def render(template: Template) -> str:
         if key != "Rules"
     }
     seen: dict[str, str] = {}
-    return _ASSET.sub(
+    return _ASSET_HASH.sub(
         lambda match: seen.setdefault(match[0], f"ASSET{len(seen) + 1}"),
         json.dumps({k: v for k, v in kept.items() if v}, indent=1, sort_keys=True) + "\n",
     )
 
 
 def compare(templates: dict[str, Template], folder: Path = FOLDER) -> list[str]:
-    """The lines that changed, with a little around them; none where all is as recorded."""
+    """The changed lines with their context, or nothing if every template is as recorded."""
     recorded = {path.stem: path.read_text(encoding="utf-8") for path in folder.glob("*.json")}
     found = {name: render(template) for name, template in templates.items()}
     changed: list[str] = []
@@ -48,7 +55,7 @@ def compare(templates: dict[str, Template], folder: Path = FOLDER) -> list[str]:
 
 
 def write(templates: dict[str, Template], folder: Path = FOLDER) -> None:
-    """Record them all; a stack that is no more loses its snapshot."""
+    """Record every template. The snapshot of a removed stack is deleted."""
     folder.mkdir(exist_ok=True)
     for path in folder.glob("*.json"):
         path.unlink()
@@ -58,10 +65,13 @@ def write(templates: dict[str, Template], folder: Path = FOLDER) -> None:
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        templates = synthesize_audited(Path(folder) / "cdk.out").templates
+        try:
+            templates = synthesize_audited(Path(folder) / "cdk.out").templates
+        except AssertionError as failure:
+            sys.exit(str(failure))
     changed = compare(templates)
     write(templates)
-    print("\n".join(changed) or "snapshots: nothing changed")
+    print("\n".join(changed) or "make snapshots: nothing changed")
 
 
 if __name__ == "__main__":

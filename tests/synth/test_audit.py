@@ -1,11 +1,11 @@
-"""Nothing the validators find is left unsaid, and nothing is excused that they do not find."""
+"""The validators find nothing that is not acknowledged, and no acknowledgement is out of date."""
 
 import json
 from typing import Any
 
 from tests.support.synthesis import Synthesis
 
-# On every flow log, whether or not the rules find it.
+# The CDK acknowledges these on every flow log, even where the rules find nothing.
 _MADE_BY_THE_CDK = {"CloudFormation-Validate::F3002", "CloudFormation-Validate::F3003"}
 
 
@@ -14,7 +14,7 @@ def _read_report(synthesis: Synthesis) -> list[dict[str, Any]]:
     return report["pluginReports"]
 
 
-def _find_used(synthesis: Synthesis) -> set[tuple[str, str]]:
+def _find_needed(synthesis: Synthesis) -> set[tuple[str, str]]:
     return {
         (finding["acknowledgedAt"], finding["acknowledgedId"])
         for plugin in _read_report(synthesis)
@@ -22,7 +22,7 @@ def _find_used(synthesis: Synthesis) -> set[tuple[str, str]]:
     }
 
 
-def _find_made(synthesis: Synthesis) -> set[tuple[str, str]]:
+def _find_acknowledgements(synthesis: Synthesis) -> set[tuple[str, str]]:
     made: set[tuple[str, str]] = set()
     for path in synthesis.folder.glob("*.metadata.json"):
         for construct, entries in json.loads(path.read_text(encoding="utf-8")).items():
@@ -32,7 +32,7 @@ def _find_made(synthesis: Synthesis) -> set[tuple[str, str]]:
     return {(construct, rule) for construct, rule in made if rule not in _MADE_BY_THE_CDK}
 
 
-def test_both_validators_ran_and_found_nothing_that_is_not_acknowledged(
+def test_both_validators_ran_and_every_finding_is_acknowledged(
     synthesis: Synthesis,
 ) -> None:
     plugins = {plugin["pluginName"]: plugin for plugin in _read_report(synthesis)}
@@ -43,6 +43,6 @@ def test_both_validators_ran_and_found_nothing_that_is_not_acknowledged(
 
 
 def test_every_acknowledgement_is_still_needed(synthesis: Synthesis) -> None:
-    made, used = _find_made(synthesis), _find_used(synthesis)
-    assert made, "the metadata's form changed: no acknowledgement was found"
-    assert sorted(made - used) == []
+    made, needed = _find_acknowledgements(synthesis), _find_needed(synthesis)
+    assert made, "no acknowledgement was found: does the CDK write its metadata in another form?"
+    assert sorted(made - needed) == []

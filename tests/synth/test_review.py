@@ -1,4 +1,4 @@
-"""What a reviewer reads in `cdk diff` when a commit adds a migration: that, and nothing else."""
+"""`cdk diff` of a commit that adds a migration shows the migration and its effects only."""
 
 import re
 import shutil
@@ -13,14 +13,14 @@ from stacks.environments import ENVIRONMENTS, STAGING
 from stacks.settings import names
 from tests.support.synthesis import PROJECT, Synthesis, run_cdk
 
-_LATEST = int(find_migrations()[-1].version)
-_ADDED = f"V{_LATEST + 1}__archive_workflows.sql"
+_LAST_VERSION = int(find_migrations()[-1].version)
+_ADDED = f"V{_LAST_VERSION + 1}__archive_workflows.sql"
 _SQL = b"""\
 SET LOCAL lock_timeout = '500ms';
 ALTER TABLE workflows ADD COLUMN archived_at TIMESTAMPTZ;
 """
-_CHANGED = ("Migrations", "Pooling", "Recovery")
-_IMAGE = re.compile(r'"Fn::Sub": "[^"]+assets-[^"]+:[0-9a-f]{64}"')
+_CHANGED_ROLES = ("Migrations", "Pooling", "Recovery")
+_IMAGE_NAME = re.compile(r'"Fn::Sub": "[^"]+assets-[^"]+:[0-9a-f]{64}"')
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def _diff(synthesis: Synthesis, next_commit: Path, stack: str) -> list[str]:
         "diff",
         "--exclusively",
         "--no-color",
-        "--ci",  # on standard output
+        "--ci",  # prints the diff on standard output
         "--app",
         str(next_commit),
         "--template",
@@ -57,40 +57,44 @@ def _diff(synthesis: Synthesis, next_commit: Path, stack: str) -> list[str]:
         stack,
         is_validated=False,
     )
-    return [line.rstrip() for line in _IMAGE.sub('"...image..."', printed).splitlines()]
+    return [line.rstrip() for line in _IMAGE_NAME.sub('"...image..."', printed).splitlines()]
 
 
 def _find_changed_lines(diff: list[str]) -> list[str]:
     return [line[line.index("[") :] for line in diff if re.match(r" +\[[-+]\] ", line)]
 
 
-def test_no_other_stack_changes(synthesis: Synthesis, next_commit: Path) -> None:
+def test_a_migration_changes_three_stacks_of_each_environment(
+    synthesis: Synthesis, next_commit: Path
+) -> None:
     changed = {
         path.name.removesuffix(".template.json")
         for path in next_commit.glob("*.template.json")
         if path.read_bytes() != (synthesis.folder / path.name).read_bytes()
     }
-    assert changed == {names.stack(e, role) for e in ENVIRONMENTS for role in _CHANGED}
+    assert changed == {names.stack(e, role) for e in ENVIRONMENTS for role in _CHANGED_ROLES}
 
 
-def test_the_diff_is_the_migration_the_image_and_pgbouncers_renewal_as_the_document_shows(
+def test_the_diff_shows_the_migration_the_image_and_the_new_tasks_as_documented(
     synthesis: Synthesis, next_commit: Path, proven: Callable[[str], None]
 ) -> None:
     migrations, pooling, recovery = (
-        _diff(synthesis, next_commit, names.stack(STAGING, role)) for role in _CHANGED
+        _diff(synthesis, next_commit, names.stack(STAGING, role)) for role in _CHANGED_ROLES
     )
     assert _find_changed_lines(migrations) == [
         '[-]   "...image..."',
         '[+]   "...image..."',
         f'[+]   "{_ADDED} checksum {calculate_checksum(_SQL)}",',
     ]
-    renewal = [
-        f'[-]       "cloudflow.schema-version": "{_LATEST}"',
-        f'[+]       "cloudflow.schema-version": "{_LATEST + 1}"',
+    new_tasks = [
+        f'[-]       "cloudflow.schema-version": "{_LAST_VERSION}"',
+        f'[+]       "cloudflow.schema-version": "{_LAST_VERSION + 1}"',
     ]
-    assert _find_changed_lines(pooling) == _find_changed_lines(recovery) == renewal
+    assert _find_changed_lines(pooling) == _find_changed_lines(recovery) == new_tasks
     document = (PROJECT / "docs/migrations.md").read_text(encoding="utf-8")
     for diff in (migrations, pooling):
         shown = "\n".join(line for line in diff if line and "Number of stacks" not in line)
         assert shown in document, f"docs/migrations.md: the diff is now\n{shown}"
-    proven("a commit that adds a migration: cdk diff shows it, the new image, PgBouncer's renewal")
+    proven(
+        "cdk diff of an added migration shows the migration, its image and the new PgBouncer tasks"
+    )

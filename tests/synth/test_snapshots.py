@@ -1,4 +1,4 @@
-"""Every template is the one that was reviewed."""
+"""Every template is as it was reviewed."""
 
 import copy
 from pathlib import Path
@@ -7,12 +7,15 @@ from tests.support.synthesis import Synthesis
 from tests.synth.snapshots import compare, render, write
 
 
-def test_no_template_changes_unseen(synthesis: Synthesis) -> None:
+def test_no_template_changes_without_its_snapshot(synthesis: Synthesis) -> None:
     changed = compare(synthesis.templates)
-    assert not changed, "make snapshots, and commit what is meant:\n" + "\n".join(changed)
+    assert not changed, (
+        "Templates changed. If every line below is intended, run make snapshots and commit:\n"
+        + "\n".join(changed)
+    )
 
 
-def test_only_the_lines_that_changed_are_shown(synthesis: Synthesis, tmp_path: Path) -> None:
+def test_only_changed_lines_are_shown(synthesis: Synthesis, tmp_path: Path) -> None:
     name = "CloudFlow-Production-Database"
     folder = tmp_path / "snapshots"
     write(synthesis.templates, folder)
@@ -32,7 +35,7 @@ def test_only_the_lines_that_changed_are_shown(synthesis: Synthesis, tmp_path: P
     ]
 
 
-def test_asset_hashes_are_masked_and_nothing_else() -> None:
+def test_only_asset_hashes_are_masked() -> None:
     template = {"Resources": {"A": "x" + "0f" * 32, "B": "0e" * 32, "C": "0f" * 31}}
     assert render(template) == (
         '{\n "Resources": {\n  "A": "xASSET1",\n  "B": "ASSET2",\n  "C": "'

@@ -1,4 +1,4 @@
-"""The Makefile passes on what was typed, and nothing else."""
+"""The Makefile passes on the arguments that were typed, and no exported variables."""
 
 import os
 import shlex
@@ -10,7 +10,7 @@ from tests.support.machine import PROJECT
 
 
 def _make(*arguments: str, **exported: str) -> str:
-    """What make prints, in a shell that exports these variables."""
+    """The output of make in a shell that exports these variables."""
     inherited = {
         name: value
         for name, value in os.environ.items()
@@ -26,7 +26,7 @@ def _make(*arguments: str, **exported: str) -> str:
     ).stdout.strip()
 
 
-def test_only_yes_typed_on_the_command_line_is_a_yes() -> None:
+def test_only_yes_on_the_command_line_confirms_a_reset() -> None:
     assert "--yes" in _make("-n", "reset", "YES=1")
     for words in (["reset"], ["reset", "YES=no"], ["reset", "YES=0"], ["down", "YES=1"]):
         assert "--yes" not in _make("-n", *words), words
@@ -39,13 +39,13 @@ def test_the_database_needs_no_virtual_environment(target: str) -> None:
     assert shown.split() == ["python3", "-m", "db.local", target, "--help"]
 
 
-def test_a_port_that_the_shell_exports_for_something_else_is_ignored() -> None:
+def test_an_exported_port_is_ignored() -> None:
     show = ("--eval=show: ; @echo port=$$CLOUDFLOW_PORT", "show")
     assert _make(*show, "PORT=6432") == "port=6432"
     assert _make(*show, PORT="3000") == "port="
 
 
-def test_a_migration_has_the_name_that_was_typed_whatever_its_characters() -> None:
+def test_a_migration_gets_the_typed_name_with_any_characters() -> None:
     shown = _make("-n", "migration", "NAME=it's", "ARGS=--index", "PYTHON=python3")
     assert shlex.split(shown.splitlines()[-1]) == [
         *("python3", "-m", "db.local", "migration", "--index", "--", "it's")
