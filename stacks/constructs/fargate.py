@@ -30,13 +30,17 @@ def build_task_definition(
 
 
 def build_image(
-    settings: EnvironmentSettings, folder: Path, *, dockerfile: str = "Dockerfile"
+    settings: EnvironmentSettings, context: Path, *, dockerfile: str
 ) -> ecs.ContainerImage:
-    """An image from a folder, which is its context; built when it is deployed."""
+    """An image that is built at the deploy, from the files that the list beside its Dockerfile
+    lets in. Docker reads {dockerfile}.dockerignore by itself; the CDK has to be told.
+    """
     is_arm = settings.task_cpu_architecture == "ARM64"
+    ignored = (context / f"{dockerfile}.dockerignore").read_text(encoding="utf-8").splitlines()
     return ecs.ContainerImage.from_asset(
-        str(folder),
+        str(context),
         file=dockerfile,
+        exclude=ignored,
         platform=ecr_assets.Platform.LINUX_ARM64 if is_arm else ecr_assets.Platform.LINUX_AMD64,
     )
 
