@@ -135,7 +135,7 @@ def test_a_server_user_that_would_change_the_file_is_refused(
         ("CLIENT_USERS", 'app a"b'),
         ("HOST_NAME", "a/OU=b"),
         ("PASSWORD_app", "not ASCII: \u00e9"),
-        ("SERVER_PASSWORD", "one line\nanother"),
+        ("SERVER_PASSWORD", "hunter2\nhunter3"),
     ],
 )
 def test_a_value_that_would_change_a_file_is_refused_by_its_name(
