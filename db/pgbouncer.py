@@ -1,21 +1,45 @@
-"""The one renderer of pgbouncer.ini and its auth file.
+"""Renders pgbouncer.ini and its auth file, for localhost and for AWS.
 
-Each setting's reason stands beside it; what a setting does is in PgBouncer's own config reference.
+The reason of each setting stands beside it. https://www.pgbouncer.org/config.html says what each
+setting does.
 """
 
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 
-# Descriptors: 800 clients, 100 servers for each of two databases, listeners and logs stay below
-# the 1024 that a container gets by default. Past that limit clients hang without an error.
+# In the image, the entry point writes these files to memory when the task starts.
+RUN_FOLDER = "/run/pgbouncer"
+AUTH_FILE = f"{RUN_FOLDER}/userlist.txt"
+CERTIFICATE = f"{RUN_FOLDER}/certificate.pem"
+KEY = f"{RUN_FOLDER}/key.pem"
+
+# 800 clients, 100 servers for each of two databases, listeners and logs stay below the 1024 file
+# descriptors that a container gets by default. Past that limit clients hang without an error.
 DESCRIPTORS = 1024
 _DESCRIPTORS_OF_ITS_OWN = 24
 
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
+_Rule = tuple[Callable[[str], object], str]  # whether a value is right, and what to use instead
+
+
+def _is_port(value: str) -> bool:
+    return bool(re.fullmatch(r"[1-9][0-9]{0,4}", value)) and int(value) <= 65535
+
+
+_NAME: _Rule = (re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*").fullmatch, "use letters, digits, _.-")
+_HOST: _Rule = (re.compile(r"[A-Za-z0-9.:-]+").fullmatch, "use a host name or an IP address")
+_HOSTS: _Rule = (
+    re.compile(r"[A-Za-z0-9.:-]+(,[A-Za-z0-9.:-]+)*").fullmatch,
+    "use host names or IP addresses, separated by commas",
+)
+_PORT: _Rule = (_is_port, "use 1 to 65535")
+# The names that db/callbacks/beforeMigrate__create_roles.sql accepts.
+_ROLE: _Rule = (re.compile(r"[a-z_]+").fullmatch, "use small letters and _")
 _VERIFIER = re.compile(
     r"SCRAM-SHA-256\$[1-9]\d*:[A-Za-z0-9+/]+=*\$[A-Za-z0-9+/]{43}=:[A-Za-z0-9+/]{43}="
 )
-_HOST = re.compile(r"[A-Za-z0-9.:-]+")
+_MARK = re.compile(r"@([A-Za-z0-9_]+)@")
 
 
 def _check(condition: bool, setting: str, value: object, remedy: str) -> None:
@@ -23,41 +47,67 @@ def _check(condition: bool, setting: str, value: object, remedy: str) -> None:
         raise ValueError(f"db/pgbouncer.py: {setting} is {value!r}; {remedy}")
 
 
+def _check_rule(rule: _Rule, setting: str, value: str) -> None:
+    is_right, remedy = rule
+    _check(bool(is_right(value)), setting, value, remedy)
+
+
+class Placeholder(StrEnum):
+    """A value that is known only when a task starts.
+
+    The rendered ini holds it as @NAME@. fill_ini() puts the variable of that name in its place.
+    """
+
+    WRITER_HOST = "@WRITER_HOST@"
+    WRITER_PORT = "@WRITER_PORT@"
+    READER_HOSTS = "@READER_HOSTS@"  # separated by commas
+    READER_PORT = "@READER_PORT@"
+    SERVER_DATABASE = "@SERVER_DATABASE@"
+    SERVER_USER = "@SERVER_USER@"
+
+
+_FILLED: dict[str, _Rule] = {
+    Placeholder.WRITER_HOST.name: _HOST,
+    Placeholder.WRITER_PORT.name: _PORT,
+    Placeholder.READER_HOSTS.name: _HOSTS,
+    Placeholder.READER_PORT.name: _PORT,
+    Placeholder.SERVER_DATABASE.name: _NAME,
+    Placeholder.SERVER_USER.name: _ROLE,
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Route:
-    """A database name that clients ask for, and the server that answers behind it.
+    """A database name that clients ask for, and the server behind it.
 
-    With a `user` PgBouncer logs in to the server as that one, whoever the client is, and all
-    clients of the name share one pool; its password stands in the auth file. Raises ValueError for
-    a value that would change the meaning of pgbouncer.ini.
+    With a `user`, PgBouncer logs in to the server as that user for every client, and all clients of
+    the name share one pool. The auth file then holds the password of that user. Raises ValueError
+    for a value that would change the meaning of pgbouncer.ini.
     """
 
     name: str
     host: str
-    port: int
+    port: int | Placeholder
     database: str
     user: str = ""
 
     def __post_init__(self) -> None:
-        for setting in ("name", "database"):
+        _check(self.name != "pgbouncer", "Route.name", self.name, "PgBouncer reserves that name")
+        rules = {"name": _NAME, "host": _HOST, "port": _PORT, "database": _NAME}
+        if self.user:
+            rules["user"] = _NAME
+        for setting, rule in rules.items():
             value = getattr(self, setting)
-            _check(
-                bool(_NAME.fullmatch(value)), f"Route.{setting}", value, "use letters, digits, _.-"
-            )
-        _check(
-            not self.user or bool(_NAME.fullmatch(self.user)), "Route.user", self.user, "use a name"
-        )
-        _check(self.name != "pgbouncer", "Route.name", self.name, "PgBouncer keeps that name")
-        _check(bool(_HOST.fullmatch(self.host)), "Route.host", self.host, "use a host name or IP")
-        _check(1 <= self.port <= 65535, "Route.port", self.port, "use 1 to 65535")
+            if not isinstance(value, Placeholder):
+                _check_rule(rule, f"Route.{setting}", str(value))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Login:
-    """One line of the auth file: a user, and the SCRAM verifier (db/scram.py) it logs in against.
+    """A user that clients log in as, and the SCRAM verifier (db/scram.py) of its password.
 
     With the verifier that PostgreSQL itself holds, PgBouncer logs in to the server with the keys
-    that the client's login proved (SCRAM pass-through): no plaintext is stored anywhere. Raises
+    that the client's login proved (SCRAM pass-through), and no plaintext is stored anywhere. Raises
     ValueError for anything but a verifier.
     """
 
@@ -65,7 +115,7 @@ class Login:
     verifier: str = field(repr=False)
 
     def __post_init__(self) -> None:
-        _check(bool(_NAME.fullmatch(self.user)), "Login.user", self.user, "use letters, digits, _")
+        _check_rule(_NAME, "Login.user", self.user)
         _check(
             bool(_VERIFIER.fullmatch(self.verifier)),
             f"Login.verifier of {self.user}",
@@ -75,13 +125,34 @@ class Login:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PgBouncerSettings:
-    """Everything a PgBouncer process is told. Times are in seconds, sizes in connections.
+class ServerLogin:
+    """The user that PgBouncer logs in to PostgreSQL as, where a Route names one.
 
-    A pool is the server connections of one (database, user) pair in one process. "Default pool
-    size 20, at most 100 connections per pool" is `default_pool_size` and `max_db_connections`: both
-    limit *server* connections, and a client past them waits. The client limits refuse at once.
-    Raises ValueError for values that contradict each other.
+    The auth file holds its password in plaintext, because PgBouncer has to prove it to PostgreSQL.
+    """
+
+    user: str
+    password: str = field(repr=False)
+
+    def __post_init__(self) -> None:
+        _check_rule(_NAME, "ServerLogin.user", self.user)
+        _check(
+            bool(self.password) and self.password.isprintable(),
+            f"ServerLogin.password of {self.user}",
+            "(not shown)",
+            "use printable characters in one line",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PgBouncerSettings:
+    """All settings of one PgBouncer process. Times are in seconds, sizes in connections.
+
+    A pool holds the server connections of one (database, user) pair in one process. "Default pool
+    size 20, at most 100 connections per pool" means `default_pool_size` and `max_db_connections`.
+    Both limit server connections: a client past them waits. `max_db_client_connections` and
+    `max_client_conn` limit clients: a client past them is refused at once. Raises ValueError for
+    values that contradict each other.
     """
 
     routes: tuple[Route, ...]
@@ -102,62 +173,44 @@ class PgBouncerSettings:
     server_login_retry_seconds: int = 1
     is_logging_stats: bool = False
 
-    # Files: the authorities that a server's certificate must come from; what clients are shown.
+    # Paths of files. A server's certificate must come from one of these authorities.
     server_authorities: str = ""
+    # Clients see this certificate.
     certificate: str = ""
     key: str = ""
     is_client_tls_required: bool = False
 
     def __post_init__(self) -> None:
-        _check(
-            bool(self.routes), "PgBouncerSettings.routes", self.routes, "name at least one database"
-        )
-        names = [route.name for route in self.routes]
-        _check(
-            len(set(names)) == len(names),
-            "PgBouncerSettings.routes",
-            names,
-            "name each database once",
-        )
-        _check(
-            bool(self.listen_addresses)
-            and all(_HOST.fullmatch(a) or a == "*" for a in self.listen_addresses),
-            "PgBouncerSettings.listen_addresses",
-            self.listen_addresses,
-            "use IP addresses or *",
-        )
-        _check(
-            1 <= self.listen_port <= 65535,
-            "PgBouncerSettings.listen_port",
-            self.listen_port,
-            "1 to 65535",
-        )
-        _check(
-            bool(_NAME.fullmatch(self.admin_user)),
-            "PgBouncerSettings.admin_user",
-            self.admin_user,
-            "a name",
-        )
+        self._check_addresses()
+        self._check_files()
+        self._check_limits()
+
+    def _check(self, setting: str, condition: object, remedy: str) -> None:
+        name = f"PgBouncerSettings.{setting}"
+        _check(bool(condition), name, getattr(self, setting), remedy)
+
+    def _check_addresses(self) -> None:
+        names = {route.name for route in self.routes}
+        self._check("routes", self.routes, "name at least one database")
+        self._check("routes", len(names) == len(self.routes), "name each database once")
+        is_host, _ = _HOST
+        is_right = all(is_host(address) or address == "*" for address in self.listen_addresses)
+        self._check("listen_addresses", self.listen_addresses and is_right, "use IP addresses or *")
+        for setting, (is_met, remedy) in {"listen_port": _PORT, "admin_user": _NAME}.items():
+            self._check(setting, is_met(str(getattr(self, setting))), remedy)
+
+    def _check_files(self) -> None:
         for setting in ("auth_file", "server_authorities", "certificate", "key"):
-            value = getattr(self, setting)
-            _check(
-                bool(re.fullmatch(r"/[^\n]+", value)) or (not value and setting != "auth_file"),
-                f"PgBouncerSettings.{setting}",
-                value,
-                "use one line, an absolute path",
-            )
-        _check(
-            bool(self.certificate) == bool(self.key),
-            "PgBouncerSettings.key",
-            self.key,
-            "give both or none",
-        )
-        _check(
-            bool(self.certificate) or not self.is_client_tls_required,
-            "PgBouncerSettings.is_client_tls_required",
-            self.is_client_tls_required,
-            "give a certificate and a key",
-        )
+            path = getattr(self, setting)
+            is_absent = not path and setting != "auth_file"
+            is_path = re.fullmatch(r"/[^\n]+", path)
+            self._check(setting, is_absent or is_path, "use one line, an absolute path")
+        has_certificate, has_key = bool(self.certificate), bool(self.key)
+        self._check("key", has_certificate == has_key, "give a certificate and a key, or neither")
+        is_possible = has_certificate or not self.is_client_tls_required
+        self._check("is_client_tls_required", is_possible, "give a certificate and a key")
+
+    def _check_limits(self) -> None:
         for setting in (
             "max_prepared_statements",
             "query_wait_timeout_seconds",
@@ -165,30 +218,22 @@ class PgBouncerSettings:
             "client_login_timeout_seconds",
             "server_login_retry_seconds",
         ):
-            value = getattr(self, setting)
-            _check(
-                value > 0,
-                f"PgBouncerSettings.{setting}",
-                value,
-                "use 1 or more: 0 would switch it off",
-            )
-        _check(
+            is_set = getattr(self, setting) > 0
+            self._check(setting, is_set, "use 1 or more; 0 would switch the limit off")
+        self._check(
+            "default_pool_size",
             1 <= self.default_pool_size <= self.max_db_connections,
-            "PgBouncerSettings.default_pool_size",
-            self.default_pool_size,
             f"use 1 to max_db_connections ({self.max_db_connections})",
         )
-        _check(
+        self._check(
+            "max_db_client_connections",
             self.max_db_connections < self.max_db_client_connections <= self.max_client_conn,
-            "PgBouncerSettings.max_db_client_connections",
-            self.max_db_client_connections,
-            f"use more than max_db_connections ({self.max_db_connections}), "
+            f"use more than max_db_connections ({self.max_db_connections}) and "
             f"at most max_client_conn ({self.max_client_conn})",
         )
-        _check(
+        self._check(
+            "max_client_conn",
             self.descriptors <= DESCRIPTORS,
-            "PgBouncerSettings.max_client_conn",
-            self.max_client_conn,
             f"lower it: clients and servers need {self.descriptors} of {DESCRIPTORS} descriptors",
         )
 
@@ -199,86 +244,111 @@ class PgBouncerSettings:
         return self.max_client_conn + servers + _DESCRIPTORS_OF_ITS_OWN
 
 
-def render_ini(pooler: PgBouncerSettings) -> str:
-    """The whole pgbouncer.ini."""
+def render_ini(settings: PgBouncerSettings) -> str:
+    """The whole pgbouncer.ini. Placeholders stay in it: see fill_ini()."""
     routes = "\n".join(
         f"{r.name} = host={r.host} port={r.port} dbname={r.database}"
         + (f" user={r.user}" if r.user else "")
-        for r in pooler.routes
+        for r in settings.routes
     )
     return f"""\
-; Rendered by db/pgbouncer.py: edit that, not this.
+; db/pgbouncer.py renders this file. Change settings there.
 [databases]
 {routes}
 
 [pgbouncer]
-listen_addr = {",".join(pooler.listen_addresses)}
-listen_port = {pooler.listen_port}
+listen_addr = {",".join(settings.listen_addresses)}
+listen_port = {settings.listen_port}
 unix_socket_dir =
 auth_type = scram-sha-256
-auth_file = {pooler.auth_file}
-admin_users = {pooler.admin_user}
+auth_file = {settings.auth_file}
+admin_users = {settings.admin_user}
 
-; A server connection belongs to a client for one transaction.
+; A client holds a server connection for one transaction.
 pool_mode = transaction
-default_pool_size = {pooler.default_pool_size}
-max_db_connections = {pooler.max_db_connections}
-max_db_client_connections = {pooler.max_db_client_connections}
-max_client_conn = {pooler.max_client_conn}
-; Without it drivers that prepare by themselves get each other's statements.
-max_prepared_statements = {pooler.max_prepared_statements}
-; The JDBC driver sends it at login; PgBouncer would refuse the login.
+default_pool_size = {settings.default_pool_size}
+max_db_connections = {settings.max_db_connections}
+max_db_client_connections = {settings.max_db_client_connections}
+max_client_conn = {settings.max_client_conn}
+; With 0, a driver that prepares statements by itself can run another client's statement.
+max_prepared_statements = {settings.max_prepared_statements}
+; The JDBC driver sends this parameter at login. PgBouncer refuses parameters that it does not know.
 ignore_startup_parameters = extra_float_digits
 
-; A client past the pool size waits this long for a server, then learns why.
-query_wait_timeout = {pooler.query_wait_timeout_seconds}
-; One client idle in a transaction must not hold a server for ever.
-idle_transaction_timeout = {pooler.idle_transaction_timeout_seconds}
-client_login_timeout = {pooler.client_login_timeout_seconds}
-; The default, 15, is what a failover would cost.
-server_login_retry = {pooler.server_login_retry_seconds}
-; A failover moves the name to another address. The resolver keeps the old one for the record's 5 s,
-; and PgBouncer would keep the answer for as long again.
+; A client that waits longer than this for a server connection gets an error.
+query_wait_timeout = {settings.query_wait_timeout_seconds}
+; A client that is idle in a transaction keeps a server connection from others. This is the limit.
+idle_transaction_timeout = {settings.idle_transaction_timeout_seconds}
+client_login_timeout = {settings.client_login_timeout_seconds}
+; With the default of 15 s, every failover would take at least 15 s.
+server_login_retry = {settings.server_login_retry_seconds}
+; A failover gives the host name another address. The resolver may return the old address for 5 s,
+; which is the lifetime of RDS's records. PgBouncer keeps an address for dns_max_ttl after that.
 dns_max_ttl = 1
 dns_nxdomain_ttl = 1
-; A host that is lost answers nothing, not even no: noticed after 5 s when connecting, after 30 s
-; otherwise. It holds for clients too: one that stops reading its result for 30 s is cut off.
+; A dead host sends no reply. A new connection to it fails after 5 s, an open connection after 30 s.
+; The 30 s hold for clients too. A client that does not read its result for 30 s is disconnected.
 server_connect_timeout = 5
 tcp_user_timeout = 30000
-; Below the load balancer's idle timeout of 350 s.
+; Keepalives must come more often than the load balancer's idle timeout of 350 s.
 tcp_keepalive = 1
 tcp_keepidle = 15
 tcp_keepintvl = 5
 tcp_keepcnt = 3
-{_render_tls(pooler)}
-; Rates and waits, once a minute, where something reads them.
-log_stats = {int(pooler.is_logging_stats)}
+{_render_tls(settings)}
+; With 1, the log gets a line of statistics each minute. On AWS a metric filter reads it.
+log_stats = {int(settings.is_logging_stats)}
 """
 
 
-def _render_tls(pooler: PgBouncerSettings) -> str:
+def _render_tls(settings: PgBouncerSettings) -> str:
     lines: list[str] = []
-    if pooler.server_authorities:
+    if settings.server_authorities:
         lines += [
             "",
-            "; The server must show a certificate of its own name, from these authorities.",
+            "; A server's certificate must be for its host name and from one of these authorities.",
             "server_tls_sslmode = verify-full",
-            f"server_tls_ca_file = {pooler.server_authorities}",
+            f"server_tls_ca_file = {settings.server_authorities}",
         ]
-    if pooler.certificate:
+    if settings.certificate:
         lines += [
             "",
-            f"client_tls_sslmode = {'require' if pooler.is_client_tls_required else 'allow'}",
-            f"client_tls_cert_file = {pooler.certificate}",
-            f"client_tls_key_file = {pooler.key}",
-            "; No client shows a certificate, and yet a file of authorities is wanted.",
-            f"client_tls_ca_file = {pooler.certificate}",
+            f"client_tls_sslmode = {'require' if settings.is_client_tls_required else 'allow'}",
+            f"client_tls_cert_file = {settings.certificate}",
+            f"client_tls_key_file = {settings.key}",
+            "; Clients present no certificate. PgBouncer requires this file even so.",
+            f"client_tls_ca_file = {settings.certificate}",
         ]
     return "\n".join(lines) + ("\n" if lines else "")
 
 
-def render_auth_file(logins: tuple[Login, ...]) -> str:
-    """The whole auth file. It holds verifiers: give it mode 0600."""
-    users = [login.user for login in logins]
+def fill_ini(ini: str, values: Mapping[str, str]) -> str:
+    """The ini with every placeholder replaced by the value of its name.
+
+    Raises ValueError for a placeholder that is not known, and for a value that is empty or that
+    would change the meaning of pgbouncer.ini.
+    """
+
+    def fill(mark: re.Match[str]) -> str:
+        name = mark[1]
+        _check(name in _FILLED, "a placeholder", mark[0], f"use one of {', '.join(_FILLED)}")
+        value = values.get(name, "")
+        if not value:
+            raise ValueError(f"{name} is empty: the task definition must give it")
+        is_right, remedy = _FILLED[name]
+        if not is_right(value):
+            raise ValueError(f"{name} is {value!r}; {remedy}")
+        return value
+
+    return _MARK.sub(fill, ini)
+
+
+def render_auth_file(logins: tuple[Login, ...], server: ServerLogin | None = None) -> str:
+    """The whole auth file. Give it mode 0600: it holds verifiers and may hold a password."""
+    users = [login.user for login in (*logins, *([server] if server else []))]
     _check(len(set(users)) == len(users), "auth file users", users, "name each user once")
-    return "".join(f'"{login.user}" "{login.verifier}"\n' for login in logins)
+    lines = [f'"{login.user}" "{login.verifier}"' for login in logins]
+    if server:
+        # A quote inside a value is doubled.
+        lines.append(f'"{server.user}" "{server.password.replace(chr(34), chr(34) * 2)}"')
+    return "".join(f"{line}\n" for line in lines)

@@ -30,13 +30,19 @@ def build_task_definition(
 
 
 def build_image(
-    settings: EnvironmentSettings, folder: Path, *, dockerfile: str = "Dockerfile"
+    settings: EnvironmentSettings, context: Path, *, dockerfile: str
 ) -> ecs.ContainerImage:
-    """An image that a deploy builds. The folder is the build context."""
+    """An image that a deploy builds. The folder is the build context.
+
+    {dockerfile}.dockerignore lists the files that the image needs. Docker reads that list by itself.
+    The CDK does not, so it is handed over here: another file in the folder makes no new image.
+    """
     is_arm = settings.task_cpu_architecture == "ARM64"
+    ignored = (context / f"{dockerfile}.dockerignore").read_text(encoding="utf-8").splitlines()
     return ecs.ContainerImage.from_asset(
-        str(folder),
+        str(context),
         file=dockerfile,
+        exclude=ignored,
         platform=ecr_assets.Platform.LINUX_ARM64 if is_arm else ecr_assets.Platform.LINUX_AMD64,
     )
 

@@ -1,4 +1,4 @@
-"""PgBouncer's task definition: its container, its pgbouncer.ini and its passwords."""
+"""PgBouncer's ECS task definition: its container, its pgbouncer.ini and its passwords."""
 
 from dataclasses import dataclass
 
@@ -11,31 +11,25 @@ from constructs import Construct
 
 from db import pgbouncer
 from db.flyway import DATABASE_FOLDER
+from db.pgbouncer import Placeholder
 from stacks.constructs.fargate import build_image, build_task_definition
 from stacks.constructs.findings import acknowledge
 from stacks.settings import names
 from stacks.settings.access import DATABASE, PORT, READONLY_DATABASE
 from stacks.settings.environment import EnvironmentSettings
 
-IMAGE_FOLDER = DATABASE_FOLDER / "images" / "pgbouncer"
 SCHEMA_LABEL = "cloudflow.schema-version"
-RUN_FOLDER = "/run/pgbouncer"
 _RUN_FOLDER_MIB = 16
-_AUTHORITIES = "/etc/rds.pem"  # as the Dockerfile places it
-_IMAGE_USER = 6432  # as the Dockerfile makes it
+# db/images/pgbouncer/Dockerfile has the same path, user and group.
+_AUTHORITIES = "/etc/rds.pem"
+_IMAGE_USER = "6432"
 
-_STOP_TIMEOUT = cdk.Duration.seconds(120)
-
-# Stand in for host names that only the deploy knows; render_ini wants names, not CDK's tokens.
-_WRITER = "writer.placeholder"
-_READERS = "readers.placeholder"
-# The entry point puts the secret's user in: rotation alternates between two.
-_SERVER_USER, _SERVER_USER_MARK = "server_user", "@SERVER_USER@"
+_STOP_TIMEOUT = cdk.Duration.seconds(120)  # the longest that Fargate allows
 
 
 @dataclass(frozen=True, kw_only=True)
 class DatabaseHosts:
-    """The servers behind the two database names; without readers, the writer is behind both."""
+    """The servers behind the two database names. Without readers, both names lead to the writer."""
 
     writer: str
     readers: tuple[str, ...]
@@ -43,7 +37,7 @@ class DatabaseHosts:
 
 @dataclass(frozen=True, kw_only=True)
 class PgBouncerSecrets:
-    """Whom clients log in as, by their names, and whom PgBouncer logs in as."""
+    """The logins of clients, by user name, and PgBouncer's own login at PostgreSQL."""
 
     clients: dict[str, secretsmanager.ISecret]
     server: secretsmanager.ISecret
@@ -53,29 +47,35 @@ class PgBouncerSecrets:
         return [*self.clients.values(), self.server]
 
 
-def build_pooler(*, is_client_tls_required: bool = False) -> pgbouncer.PgBouncerSettings:
-    """PgBouncer's settings on AWS, with placeholders for the servers' host names."""
+def build_pgbouncer_settings(
+    *, is_client_tls_required: bool = False
+) -> pgbouncer.PgBouncerSettings:
+    """PgBouncer's settings on AWS. A task fills in the placeholders when it starts."""
     return pgbouncer.PgBouncerSettings(
         routes=(
             pgbouncer.Route(
-                name=DATABASE, host=_WRITER, port=PORT, database=DATABASE, user=_SERVER_USER
+                name=DATABASE,
+                host=Placeholder.WRITER_HOST,
+                port=Placeholder.WRITER_PORT,
+                database=Placeholder.SERVER_DATABASE,
+                user=Placeholder.SERVER_USER,
             ),
             pgbouncer.Route(
                 name=READONLY_DATABASE,
-                host=_READERS,
-                port=PORT,
-                database=DATABASE,
-                user=_SERVER_USER,
+                host=Placeholder.READER_HOSTS,
+                port=Placeholder.READER_PORT,
+                database=Placeholder.SERVER_DATABASE,
+                user=Placeholder.SERVER_USER,
             ),
         ),
         listen_addresses=("*",),
         listen_port=PORT,
-        auth_file=f"{RUN_FOLDER}/userlist.txt",
-        admin_user="nobody",  # the auth file does not have it
+        auth_file=pgbouncer.AUTH_FILE,
+        admin_user="nobody",  # the auth file has no such user, so nobody can use the console
         is_logging_stats=True,
         server_authorities=_AUTHORITIES,
-        certificate=f"{RUN_FOLDER}/certificate.pem",
-        key=f"{RUN_FOLDER}/key.pem",
+        certificate=pgbouncer.CERTIFICATE,
+        key=pgbouncer.KEY,
         is_client_tls_required=is_client_tls_required,
     )
 
@@ -100,21 +100,19 @@ def build_pgbouncer_task(
     definition.add_container(
         "PgBouncer",
         container_name="pgbouncer",
-        image=build_image(settings, IMAGE_FOLDER),
-        # A statement that was prepared before a migration may fail after it, and goes on doing
-        # so in some drivers: a new version of the schema replaces the tasks.
+        image=build_image(settings, DATABASE_FOLDER, dockerfile="images/pgbouncer/Dockerfile"),
+        # A statement that was prepared before a migration can fail after it, in some drivers for
+        # as long as the connection lives. So a new version of the schema replaces the tasks.
         docker_labels={SCHEMA_LABEL: schema_version},
-        environment={
-            "PGBOUNCER_INI": _render_ini(hosts, settings),
-            "HOST_NAME": settings.host_name,
-            "CLIENT_USERS": " ".join(secrets.clients),
-        },
+        environment=_build_environment(settings, hosts, secrets),
         secrets={
             **{
                 f"PASSWORD_{user}": ecs.Secret.from_secrets_manager(secret, "password")
                 for user, secret in secrets.clients.items()
             },
-            "SERVER_USER": ecs.Secret.from_secrets_manager(secrets.server, "username"),
+            Placeholder.SERVER_USER.name: ecs.Secret.from_secrets_manager(
+                secrets.server, "username"
+            ),
             "SERVER_PASSWORD": ecs.Secret.from_secrets_manager(secrets.server, "password"),
         },
         port_mappings=[ecs.PortMapping(container_port=PORT)],
@@ -132,13 +130,13 @@ def build_pgbouncer_task(
     )
     resource = definition.node.default_child
     assert isinstance(resource, ecs.CfnTaskDefinition)
-    # The construct knows no tmpfs for Fargate yet, which takes it since January 2026.
+    # Fargate accepts tmpfs since January 2026. The CDK's construct does not have it yet.
     resource.add_property_override(
         "ContainerDefinitions.0.LinuxParameters",
         {
             "Tmpfs": [
                 {
-                    "ContainerPath": RUN_FOLDER,
+                    "ContainerPath": pgbouncer.RUN_FOLDER,
                     "Size": _RUN_FOLDER_MIB,
                     "MountOptions": [f"uid={_IMAGE_USER}", f"gid={_IMAGE_USER}", "mode=0700"],
                 }
@@ -150,23 +148,38 @@ def build_pgbouncer_task(
     acknowledge(
         execution_role,
         "AwsSolutions::AwsSolutions-IAM5[Resource::*]",
-        "ecr:GetAuthorizationToken knows no resource; the image, the log, the secret and its "
-        "key are named",
+        "ecr:GetAuthorizationToken takes no resource. The other statements name the image, the "
+        "log, the secrets and their key.",
     )
     acknowledge(
         definition,
         "AwsSolutions::AwsSolutions-ECS2",
-        "pgbouncer.ini and users' names are no secrets; the passwords come from their secrets",
+        "pgbouncer.ini, host names and user names are not secret. Passwords come from Secrets "
+        "Manager.",
     )
     return definition
 
 
-def _render_ini(hosts: DatabaseHosts, settings: EnvironmentSettings) -> str:
-    """The one renderer's file, a line an element, so that a diff shows the lines that changed."""
-    text = pgbouncer.render_ini(
-        build_pooler(is_client_tls_required=settings.is_client_tls_required)
-    )
-    text = text.replace(f"user={_SERVER_USER}\n", f"user={_SERVER_USER_MARK}\n")
-    text = text.replace(_WRITER, hosts.writer)
-    text = text.replace(_READERS, ",".join(hosts.readers or (hosts.writer,)))
+def _build_environment(
+    settings: EnvironmentSettings, hosts: DatabaseHosts, secrets: PgBouncerSecrets
+) -> dict[str, str]:
+    """The variables that db/images/pgbouncer/entrypoint.py reads, except those from secrets."""
+    return {
+        "PGBOUNCER_INI": _join_lines(
+            pgbouncer.render_ini(
+                build_pgbouncer_settings(is_client_tls_required=settings.is_client_tls_required)
+            )
+        ),
+        Placeholder.WRITER_HOST.name: hosts.writer,
+        Placeholder.WRITER_PORT.name: str(PORT),
+        Placeholder.READER_HOSTS.name: ",".join(hosts.readers or (hosts.writer,)),
+        Placeholder.READER_PORT.name: str(PORT),
+        Placeholder.SERVER_DATABASE.name: DATABASE,
+        "HOST_NAME": settings.host_name,
+        "CLIENT_USERS": " ".join(secrets.clients),
+    }
+
+
+def _join_lines(text: str) -> str:
+    """The text as CloudFormation joins it from lines, so that a diff shows the changed lines."""
     return cdk.Token.as_string({"Fn::Join": ["\n", text.rstrip("\n").split("\n")]})

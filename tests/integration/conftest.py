@@ -1,4 +1,4 @@
-"""What the tests of images and tasks share: servers with TLS, containers."""
+"""Fixtures for the tests of images and tasks: servers with TLS, images, containers."""
 
 import secrets
 from collections.abc import Generator
@@ -23,7 +23,7 @@ from tests.support.tls_servers import Secure, show_certificate
 
 @pytest.fixture(scope="module")
 def secure(template: LocalInstance, servers_folder: Path) -> Generator[Secure]:
-    """Servers of this module's own."""
+    """Servers that offer TLS, for one file of tests."""
     machine = Machine(instance=LocalInstance(home=servers_folder / "secure"), port=choose_port())
     copy_template(template, machine)
     authority = Authority("a test")

@@ -1,77 +1,36 @@
-"""Drivers that prepare statements by themselves get the right answers through the pool."""
+"""Drivers that prepare statements by themselves get the right answers through localhost's pool."""
 
-import asyncio
+import secrets
 from collections.abc import Callable, Generator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import asyncpg
-import psycopg
 import pytest
-from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 
 from db.local.instance import LocalInstance
+from tests.support import drivers
+from tests.support.drivers import Address, Answers, Work
 from tests.support.machine import Machine, choose_port
 
-_CLIENTS = 12
-_STATEMENTS = 10
-_RUNS = 10  # psycopg prepares a statement at its 6th run
+_DRIVERS: dict[str, Callable[[Address, Work], Answers]] = {
+    "psycopg": drivers.run_psycopg,
+    "asyncpg": drivers.run_asyncpg,
+}
+_WORK = Work(name="", rounds=10)  # psycopg prepares a statement at its 6th run
 
 
-def _tags(client: int) -> list[str]:
-    """Statements of which each says in its own text whose it is."""
-    return [f"client {client} statement {number}" for number in range(_STATEMENTS)]
-
-
-def _count_right_psycopg(address: str) -> int:
-    def act(client: int) -> int:
-        right = 0
-        with (
-            suppress(psycopg.Error),  # an error is a wrong answer too: the count lacks it
-            psycopg.connect(address, autocommit=True) as connection,
-        ):
-            for _ in range(_RUNS):
-                for tag in _tags(client):
-                    row = connection.execute(sql.SQL("SELECT {}").format(tag)).fetchone()
-                    right += 1 if row == (tag,) else 0
-        return right
-
-    with ThreadPoolExecutor(_CLIENTS) as executor:
-        return sum(executor.map(act, range(_CLIENTS)))
-
-
-def _count_right_asyncpg(address: str) -> int:
-    async def act(client: int) -> int:
-        right = 0
-        # an error is a wrong answer too: the count lacks it
-        with suppress(asyncpg.PostgresError, asyncpg.InterfaceError):
-            connection = await asyncpg.connect(address)
-            try:
-                for _ in range(_RUNS):
-                    for tag in _tags(client):
-                        answer = await connection.fetchval(f"SELECT '{tag}'")
-                        right += 1 if answer == tag else 0
-            finally:
-                connection.terminate()
-        return right
-
-    async def act_all() -> int:
-        return sum(await asyncio.gather(*(act(client) for client in range(_CLIENTS))))
-
-    return asyncio.run(act_all())
-
-
-_ASKED = _CLIENTS * _STATEMENTS * _RUNS
-_DRIVERS = {"psycopg": _count_right_psycopg, "asyncpg": _count_right_asyncpg}
+def _get_address(machine: Machine) -> Address:
+    found = conninfo_to_dict(machine.address())
+    return found | {"database": found.pop("dbname"), "port": machine.port}
 
 
 @contextmanager
-def _pool_without_prepared_statements(machine: Machine, home: Path) -> Generator[str]:
-    """A second PgBouncer before the same servers: the same settings but for prepared statements.
+def _pool_without_prepared_statements(machine: Machine, home: Path) -> Generator[Address]:
+    """A second PgBouncer before the same servers, whose ini has max_prepared_statements = 0.
 
-    Two servers for all clients: whoever prepares meets another's names at once.
+    All clients share two servers. A client that prepares a statement meets another's names at once.
     """
     home.mkdir()
     instance = LocalInstance(home=home)
@@ -85,12 +44,14 @@ def _pool_without_prepared_statements(machine: Machine, home: Path) -> Generator
         default_pool_size=2,
     )
     pool = replace(servers.pool, instance=instance, settings=settings)
-    on, off = (f"max_prepared_statements = {n}" for n in (settings.max_prepared_statements, 0))
-    for path, text in pool.render().items():
-        instance.write(path, text.replace(on, off), mode=0o600)
+    files = pool.render()
+    # PgBouncerSettings refuses 0. Of a setting that stands twice, PgBouncer takes the last value.
+    files[instance.pooler_ini] += "max_prepared_statements = 0\n"
+    for path, text in files.items():
+        instance.write(path, text, mode=0o600)
     try:
         pool.start()
-        yield replace(machine, port=settings.listen_port).address()
+        yield _get_address(replace(machine, port=settings.listen_port))
     finally:
         pool.stop()
 
@@ -99,19 +60,20 @@ def _pool_without_prepared_statements(machine: Machine, home: Path) -> Generator
 def test_a_driver_with_its_defaults_gets_every_answer_right(
     shared_machine: Machine, driver: str, proven: Callable[[str], None]
 ) -> None:
-    right = _DRIVERS[driver](shared_machine.address())
-    assert right == _ASKED
-    proven(f"{driver}, defaults: {right:,} of {_ASKED:,} tagged answers right")
+    answers = _DRIVERS[driver](_get_address(shared_machine), _WORK)
+    assert answers == Answers(right=_WORK.asked, errors=())
+    proven(f"{driver}, defaults: {answers.right:,} of {_WORK.asked:,} tagged answers right")
 
 
 @pytest.mark.parametrize("driver", _DRIVERS)
 def test_the_same_without_prepared_statement_support_fails(
     shared_machine: Machine, servers_folder: Path, driver: str, proven: Callable[[str], None]
 ) -> None:
-    with _pool_without_prepared_statements(shared_machine, servers_folder / driver) as address:
-        right = _DRIVERS[driver](address)
-    assert right < _ASKED
+    home = servers_folder / f"{driver}-{secrets.token_hex(4)}"
+    with _pool_without_prepared_statements(shared_machine, home) as address:
+        answers = _DRIVERS[driver](address, _WORK)
+    assert answers.right < _WORK.asked
     proven(
         f"{driver}, max_prepared_statements = 0 (the control): "
-        f"{_ASKED - right:,} of {_ASKED:,} wrong or missing"
+        f"{_WORK.asked - answers.right:,} of {_WORK.asked:,} wrong or missing"
     )

@@ -1,17 +1,17 @@
-"""What PgBouncer's clients see when another server takes over, by a name that moves, as RDS's does.
+"""What PgBouncer's clients see when another server takes over and its host name moves, as on RDS.
 
-PgBouncer is the image, with the template's own ini but for its own address. The primary and its
-standby are hosts of their own, on the ports that the template names.
+PgBouncer runs from its image, with the ini and the ports of the template. The primary and its
+standby each have a host.
 """
 
+import configparser
 import math
 import os
-import re
 import secrets
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -29,11 +29,11 @@ from db.local.servers import Postgres, find_postmaster
 from stacks.environments import STAGING
 from stacks.settings import names
 from stacks.settings.access import PORT
-from tests.support import containers, hosts, load
+from tests.support import containers, hosts
 from tests.support.certificates import Authority
 from tests.support.containers import Image
 from tests.support.hosts import Host, HostNetwork, NameServer
-from tests.support.load import Load
+from tests.support.load import Count, Load
 from tests.support.machine import Machine, choose_port, copy_template
 from tests.support.pgbouncer_tasks import PgBouncerStarter, RunningPgBouncer
 from tests.support.synthesis import Synthesis
@@ -44,7 +44,8 @@ _NAME = "writer.test"
 _SERVER_USER = roles.POOLER_USERS[0]
 _STEADY_SECONDS = 1.0
 _BEHIND_SECONDS = 0.5
-_SLACK_SECONDS = 2  # of a busy machine
+_SLACK_SECONDS = 4  # of a busy machine
+_WRITERS = 6
 _PROGRAM_SECONDS = 20
 
 
@@ -72,15 +73,15 @@ class HostedServer:
         self._control("start", "--wait", "--log", log)
 
     def promote(self) -> None:
-        """Returns once it takes writes."""
+        """Promote it. Returns when it accepts writes."""
         self._control("promote", "--wait")
 
     def stop(self) -> None:
-        """In order: clients are told, and the standby gets all there is."""
+        """Shut it down. Clients get an error, and the standby gets all WAL."""
         self._control("stop", "--wait", "--mode", "fast")
 
     def crash(self) -> None:
-        """All its processes at once, the postmaster first, so that it can tell nobody."""
+        """Kill all its processes at once. The postmaster goes first, so that it can tell nobody."""
         data = self.postgres.data
         postmaster = find_postmaster(data)
         own = [process.pid for process in find_processes() if process.folder == str(data)]
@@ -100,7 +101,7 @@ class HostedServer:
         )
 
     def wait_until(self, question: LiteralString) -> None:
-        """Ask until there is a row."""
+        """Repeat a query until it returns a row."""
         deadline = time.monotonic() + _PROGRAM_SECONDS
         with self.connect() as connection:
             while not connection.execute(question).fetchone():
@@ -121,7 +122,7 @@ class HostedServer:
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
-    """A primary, its standby, the name of the one that serves, and PgBouncer in front."""
+    """A primary, its standby, their name server, and PgBouncer in front of them."""
 
     network: HostNetwork
     names: NameServer
@@ -131,25 +132,25 @@ class Site:
     ini: str
 
     def read(self, setting: str) -> int:
-        """A setting of PgBouncer's, as deployed."""
-        found = re.search(rf"^{setting} = (\d+)$", self.ini, re.MULTILINE)
-        assert found, setting
-        return int(found[1])
+        """A number of PgBouncer's ini, as deployed."""
+        parser = configparser.ConfigParser(interpolation=None)
+        parser.read_string(self.ini)
+        return parser.getint("pgbouncer", setting)
 
     @property
     def name_seconds(self) -> int:
-        """How long after a move of the name the old address may still be taken.
+        """The longest time for which the old address is used after the name has moved.
 
-        The resolver keeps it, and then PgBouncer, which does not ask how long it is good.
+        The resolver keeps it first. Then PgBouncer keeps it, whatever is left of its lifetime.
         """
         return hosts.RECORD_SECONDS + self.read("dns_max_ttl")
 
     @property
     def silence_seconds(self) -> int:
-        """How long a server may say nothing that owes something.
+        """The longest time until a client learns that a server has gone silent.
 
-        TCP gives up at its user timeout what was not acknowledged. Where the question was, and the
-        answer is what is missing, it is the first keepalive probe after that time.
+        TCP gives up at its user timeout if data was not acknowledged. If the query was acknowledged
+        and only the answer is missing, TCP gives up at the first keepalive probe after that time.
         """
         limit, idle = self.read("tcp_user_timeout") // 1000, self.read("tcp_keepidle")
         interval = self.read("tcp_keepintvl")
@@ -158,7 +159,7 @@ class Site:
 
 @dataclass(frozen=True, kw_only=True)
 class Builder:
-    """Builds the site of one test; what it started ends with the stack."""
+    """Builds the site of one test. Everything that it started ends with the stack."""
 
     template: LocalInstance
     servers_folder: Path
@@ -170,9 +171,9 @@ class Builder:
     def build(
         self, *, is_synchronous: bool = False, is_standby_open: bool = False, **changed: str
     ) -> Site:
-        """RDS's standby takes no connection before its promotion; a replica lets readers in.
+        """A standby as RDS has it accepts no connection before its promotion. A replica is open.
 
-        `changed` are settings of PgBouncer's that are not as deployed.
+        `changed` are settings of PgBouncer that differ from the deployed ones.
         """
         net = self.stack.enter_context(hosts.building())
         machine = self._copy_machine()
@@ -200,18 +201,13 @@ class Builder:
             server_password=_prepare(primary),
         )
         names = self.stack.enter_context(hosts.naming(primary.host))
-        port = choose_port()
-        ini = _render(service, port)
-        for setting, value in changed.items():
-            ini, times = re.subn(rf"(?m)^{setting} = .*$", f"{setting} = {value}", ini)
-            assert times == 1, setting
         return Site(
             network=net,
             names=names,
             primary=primary,
             standby=standby,
-            pooler=_start_pooler(service, ini, names, port),
-            ini=ini,
+            pooler=_start_pooler(service, names, changed),
+            ini=service.ini,
         )
 
     def _copy_machine(self) -> Machine:
@@ -242,7 +238,7 @@ def builder(
 
 
 def _prepare(primary: HostedServer) -> str:
-    """The server user's password, and a table to write to; waits until the standby follows."""
+    """Set the server user's password and return it. Waits until the standby streams."""
     password = secrets.token_hex(16)
     verifier = scram.build_verifier(password)
     primary.wait_until("SELECT 1 FROM pg_stat_replication WHERE state = 'streaming'")
@@ -250,65 +246,50 @@ def _prepare(primary: HostedServer) -> str:
         connection.execute(
             sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(_SERVER_USER), verifier)
         )
-        connection.execute(load.CREATE_TABLE)
     return password
 
 
-def _render(service: PgBouncerStarter, port: int) -> str:
-    """The template's ini, both its servers behind the one name and on its own port."""
-    ini = service.render(port)
-    servers = service.secure.machine.servers
-    for server in (servers.primary, servers.replica):
-        here = f"host={containers.HOST} port={server.port} "
-        assert here in ini
-        ini = ini.replace(here, f"host={_NAME} port={PORT} ")
-    return ini
-
-
 def _start_pooler(
-    service: PgBouncerStarter, ini: str, names: NameServer, port: int
+    service: PgBouncerStarter, names: NameServer, settings: Mapping[str, str]
 ) -> RunningPgBouncer:
-    trusted, resolver = service.folder / "authority.pem", service.folder / "resolv.conf"
-    trusted.write_text(service.secure.authority.certificate, encoding="ascii")
+    """A task with the deployed ini. One host name stands for the writer and for the readers."""
+    resolver = service.folder / "resolv.conf"
     resolver.write_text(names.resolv_conf, encoding="ascii")
-    run = service.begin(
-        service.image,
-        service.container,
-        environment=get_environment(service.container) | {"PGBOUNCER_INI": ini},
-        secret_values={
-            "PASSWORD_app": "secret",
-            "PASSWORD_app_b": "secret",
-            "SERVER_USER": _SERVER_USER,
-            "SERVER_PASSWORD": service.server_password,
-        },
-        mounts={trusted: "/etc/rds.pem", resolver: "/etc/resolv.conf"},
+    deployed = get_environment(service.container)
+    return service.start(
+        settings=settings,
+        mounts={resolver: "/etc/resolv.conf"},
+        WRITER_HOST=_NAME,
+        READER_HOSTS=_NAME,
+        WRITER_PORT=deployed["WRITER_PORT"],
+        READER_PORT=deployed["READER_PORT"],
     )
-    run.wait_for("process up")
-    return RunningPgBouncer(run=run, port=port, password="secret")
 
 
 @contextmanager
 def _under_load(site: Site) -> Generator[Load]:
-    """Writers through PgBouncer; inside, all of them have been served for a while."""
-    with load.writing(lambda: site.pooler.connect(connect_timeout=30)) as writers:
+    """Writers through PgBouncer. When the block begins, all have been served for a while."""
+    load = Load(connect=lambda: site.pooler.connect(connect_timeout=30), writers=_WRITERS)
+    with load.running():
+        load.wait_until_served()
         time.sleep(_STEADY_SECONDS)
-        assert writers.failures == []
-        yield writers
+        assert load.failures == []
+        yield load
 
 
-def _count(writers: Load, server: HostedServer) -> load.Count:
+def _count(load: Load, server: HostedServer) -> Count:
     with server.connect() as connection:
-        counted = load.count(writers, connection)
+        counted = load.count(connection)
     assert counted.double == 0
     assert counted.acknowledged
     return counted
 
 
-def _tell(counted: load.Count, writers: Load) -> str:
+def _describe(counted: Count, load: Load) -> str:
     return (
         f"{counted.acknowledged:,} acknowledged rows, {len(counted.lost)} lost, 0 double; "
-        f"{len(writers.failures)} transactions failed, of which {counted.unknown} were committed; "
-        f"longest pause of a writer {writers.longest_pause_seconds:.1f} s"
+        f"{counted.failed} transactions failed, of which {counted.unknown} were committed; "
+        f"longest pause of a writer {load.longest_pause_seconds:.1f} s"
     )
 
 
@@ -334,41 +315,41 @@ def _pausing_by_signals(site: Site) -> Generator[None]:
 def test_a_planned_switchover_during_a_pause_fails_no_transaction(
     builder: Builder, means: str, proven: Callable[[str], None]
 ) -> None:
-    # As deployed nobody is an administrator: the console's user is named one.
+    # The deployed ini names no user of the console. The test of the console adds one.
     by_signals = means == "signals"
     site = builder.build(**({} if by_signals else {"admin_users": "app"}))
     pausing = _pausing_by_signals if by_signals else _pausing_on_the_console
-    with _under_load(site) as writers:
+    with _under_load(site) as load:
         with pausing(site):
             site.primary.stop()
             site.standby.promote()
             site.names.point_to(site.standby.host)
-        writers.wait_until_served()
-    counted = _count(writers, site.standby)
-    assert writers.failures == []
+        load.wait_until_served()
+    counted = _count(load, site.standby)
+    assert load.failures == []
     assert counted.lost == ()
     assert counted.unknown == 0
-    assert writers.longest_pause_seconds < site.read("query_wait_timeout")
-    proven(f"planned switchover during a pause by {means}: {_tell(counted, writers)}")
+    assert load.longest_pause_seconds < site.read("query_wait_timeout")
+    proven(f"planned switchover during a pause by {means}: {_describe(counted, load)}")
 
 
 def test_a_planned_switchover_by_name_alone_loses_no_acknowledged_row(
     builder: Builder, proven: Callable[[str], None]
 ) -> None:
     site = builder.build()
-    with _under_load(site) as writers:
+    with _under_load(site) as load:
         site.primary.stop()
         site.names.point_to(site.standby.host)
         site.standby.promote()
         moved = time.monotonic()
-        served = writers.wait_until_served() - moved
-    counted = _count(writers, site.standby)
+        served = load.wait_until_served() - moved
+    counted = _count(load, site.standby)
     assert counted.lost == ()
     bound = site.name_seconds + site.read("server_login_retry")
     assert served < bound + _SLACK_SECONDS
     proven(
         f"planned switchover by name alone, as deployed: service {served:.1f} s after the "
-        f"promotion (the configuration gives {bound} s); {_tell(counted, writers)}"
+        f"promotion (the configuration gives {bound} s); {_describe(counted, load)}"
     )
 
 
@@ -377,28 +358,28 @@ def test_after_a_crash_the_standby_serves_within_two_seconds_of_its_promotion(
     builder: Builder, is_synchronous: bool, proven: Callable[[str], None]
 ) -> None:
     site = builder.build(is_synchronous=is_synchronous)
-    with _under_load(site) as writers:
-        # The standby falls behind, as one does in trouble.
+    with _under_load(site) as load:
+        # The standby falls behind first.
         site.network.cut(site.primary.host, site.standby.host)
         time.sleep(_BEHIND_SECONDS)
         site.primary.crash()
         crashed = time.monotonic()
         site.names.point_to(site.standby.host)
-        # RDS takes a minute to open its standby; the name has long moved then.
+        # RDS takes a minute to open its standby. The name has moved by then.
         time.sleep(site.name_seconds)
         site.standby.promote()
         promoted = time.monotonic()
-        served = writers.wait_until_served() - promoted
-    counted = _count(writers, site.standby)
+        served = load.wait_until_served() - promoted
+    counted = _count(load, site.standby)
     if is_synchronous:
         assert counted.lost == ()
-    # What is lost is what the standby was behind, and nothing older.
+    # Only rows that the standby had not received are lost.
     assert all(when > crashed - _BEHIND_SECONDS - _SLACK_SECONDS for when in counted.lost)
     assert served < 2 + _SLACK_SECONDS
     kind = "synchronous" if is_synchronous else "asynchronous"
     proven(
         f"crash of the primary, {kind} standby cut off {_BEHIND_SECONDS} s before: service "
-        f"{served:.2f} s after the promotion; {_tell(counted, writers)}"
+        f"{served:.2f} s after the promotion; {_describe(counted, load)}"
     )
 
 
@@ -406,19 +387,19 @@ def test_a_replica_that_is_promoted_before_the_name_moves_serves_when_it_has_mov
     builder: Builder, proven: Callable[[str], None]
 ) -> None:
     site = builder.build(is_standby_open=True)
-    with _under_load(site) as writers:
+    with _under_load(site) as load:
         site.primary.crash()
         time.sleep(_STEADY_SECONDS)
         site.standby.promote()
         site.names.point_to(site.standby.host)
         moved = time.monotonic()
-        served = writers.wait_until_served() - moved
-    counted = _count(writers, site.standby)
+        served = load.wait_until_served() - moved
+    counted = _count(load, site.standby)
     bound = site.name_seconds + site.read("server_login_retry")
     assert served < bound + _SLACK_SECONDS
     proven(
         f"crash, promotion of a replica, and only then its name: service {served:.1f} s after it "
-        f"was moved (the configuration gives {bound} s); {_tell(counted, writers)}"
+        f"was moved (the configuration gives {bound} s); {_describe(counted, load)}"
     )
 
 
@@ -426,7 +407,7 @@ def test_a_primary_that_vanishes_in_silence_is_noticed_within_the_bound(
     builder: Builder, proven: Callable[[str], None]
 ) -> None:
     site = builder.build(is_synchronous=True)
-    with ThreadPoolExecutor() as pool, _under_load(site) as writers:
+    with ThreadPoolExecutor() as pool, _under_load(site) as load:
         query = pool.submit(_wait_for_the_end_of_a_query, site)
         time.sleep(_STEADY_SECONDS)
         site.network.cut(site.primary.host)
@@ -435,9 +416,9 @@ def test_a_primary_that_vanishes_in_silence_is_noticed_within_the_bound(
             site.primary.connect()
         site.names.point_to(site.standby.host)
         site.standby.promote()
-        served = writers.wait_until_served() - vanished
+        served = load.wait_until_served() - vanished
         told = query.result() - vanished
-    counted = _count(writers, site.standby)
+    counted = _count(load, site.standby)
     assert counted.lost == ()
     assert told < site.silence_seconds + _SLACK_SECONDS
     bound = (
@@ -448,14 +429,14 @@ def test_a_primary_that_vanishes_in_silence_is_noticed_within_the_bound(
     )
     assert served < bound + _SLACK_SECONDS
     proven(
-        f"the primary's packets dropped in silence: noticed {told:.1f} s later by who waited for "
-        f"an answer (the configuration gives {site.silence_seconds} s), service {served:.1f} s "
-        f"later (at most {bound} s); {_tell(counted, writers)}"
+        f"the primary's packets dropped in silence: noticed {told:.1f} s later by a client that "
+        f"waited for an answer (the configuration gives {site.silence_seconds} s), service "
+        f"{served:.1f} s later (at most {bound} s); {_describe(counted, load)}"
     )
 
 
 def _wait_for_the_end_of_a_query(site: Site) -> float:
-    """When the client of a query was told that it has no answer."""
+    """The time at which the client of a long query got an error."""
     with site.pooler.connect() as connection, pytest.raises(psycopg.OperationalError):
         connection.execute("SELECT pg_sleep(120)")
     return time.monotonic()

@@ -1,4 +1,4 @@
-"""PgBouncer as its ECS task runs: the real image, what the task definition passes, real servers."""
+"""PgBouncer's ECS task: the real image, the task definition's variables, and real servers."""
 
 import base64
 import stat
@@ -9,14 +9,14 @@ import psycopg
 import pytest
 from cryptography import x509
 
-from db import scram
-from stacks.constructs import pgbouncer_metrics, pgbouncer_task
+from db import pgbouncer, scram
+from db.local.instance import DEV_DATABASE
+from stacks.constructs import pgbouncer_metrics
 from stacks.environments import STAGING
 from tests.support import containers
 from tests.support.certificates import Authority
 from tests.support.machine import choose_port
 from tests.support.pgbouncer_tasks import SERVER_USER, PgBouncerStarter
-from tests.support.task_containers import get_environment
 from tests.support.tls_servers import show_certificate
 
 
@@ -24,7 +24,6 @@ def test_a_task_serves_both_database_names_as_its_own_user_over_verified_tls(
     service: PgBouncerStarter, proven: Callable[[str], None]
 ) -> None:
     pooler = service.start()
-    pooler.run.wait_for("process up")
     for database, is_replica in (("cloudflow", False), ("cloudflow_readonly", True)):
         with pooler.connect(database) as connection:
             row = connection.execute(
@@ -39,7 +38,6 @@ def test_no_password_is_in_the_process_list_the_environment_or_the_log(
     service: PgBouncerStarter,
 ) -> None:
     pooler = service.start()
-    pooler.run.wait_for("process up")
     pooler.connect().close()
     process = Path("/proc") / str(containers.find_process(pooler.run.name))
     assert (process / "comm").read_text("utf-8").strip() == "pgbouncer"
@@ -52,7 +50,6 @@ def test_no_password_is_in_the_process_list_the_environment_or_the_log(
     )
     assert pooler.run.name in commands
     for secret in (pooler.password, service.server_password, "SCRAM-SHA-256"):
-        # dash leaves its variables where they were; what is exec'd gets none of them.
         assert f"={secret}" not in environment
         assert service.server_password not in commands
         assert secret not in pooler.run.output()
@@ -62,9 +59,8 @@ def test_clients_are_kept_as_verifiers_in_a_file_that_is_whole_from_the_start(
     service: PgBouncerStarter,
 ) -> None:
     pooler = service.start(password='a"b\\c$d e%s', server_password='x"y')
-    pooler.run.wait_for("process up")
     process = Path("/proc") / str(containers.find_process(pooler.run.name))
-    folder = process / "root" / pgbouncer_task.RUN_FOLDER.lstrip("/")
+    folder = process / "root" / pgbouncer.RUN_FOLDER.lstrip("/")
     assert sorted(path.name for path in folder.iterdir()) == [
         "certificate.pem",
         "key.pem",
@@ -73,8 +69,13 @@ def test_clients_are_kept_as_verifiers_in_a_file_that_is_whole_from_the_start(
     ]
     for path in folder.iterdir():
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    expected = service.render(pooler.port).replace("@SERVER_USER@", SERVER_USER)
-    assert (folder / "pgbouncer.ini").read_text("utf-8").rstrip() == expected.rstrip()
+    values = service.build_environment(pooler.port) | {"SERVER_USER": SERVER_USER}
+    ini = (folder / "pgbouncer.ini").read_text("utf-8")
+    assert ini == pgbouncer.fill_ini(values["PGBOUNCER_INI"], values)
+    port = service.secure.primary.port
+    route = f"host={containers.HOST} port={port} dbname={DEV_DATABASE} user={SERVER_USER}"
+    assert f"\ncloudflow = {route}\n" in ini
+    assert "@" not in ini
     certificate = x509.load_pem_x509_certificate((folder / "certificate.pem").read_bytes())
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
     assert names.value.get_values_for_type(x509.DNSName) == [STAGING.host_name]
@@ -104,14 +105,52 @@ def _build_verifier(password: str, salt: str) -> str:
         "CLIENT_USERS",
         "HOST_NAME",
         "PGBOUNCER_INI",
+        "WRITER_HOST",
+        "WRITER_PORT",
+        "READER_HOSTS",
+        "READER_PORT",
+        "SERVER_DATABASE",
     ],
 )
 def test_a_task_that_is_not_given_what_it_needs_ends_and_says_so(
     service: PgBouncerStarter, name: str
 ) -> None:
-    values = dict(_VALUES)
-    environment = get_environment(service.container) | {"PGBOUNCER_INI": "x"}
-    (values if name in values else environment)[name] = ""
+    assert f"{name} is empty" in _get_refusal(service, name, "")
+
+
+@pytest.mark.parametrize("user", ["a b", "x/e id", "A"])
+def test_a_server_user_that_would_change_the_file_is_refused(
+    service: PgBouncerStarter, user: str
+) -> None:
+    assert "use small letters" in _get_refusal(service, "SERVER_USER", user)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("WRITER_HOST", "one.example\nauth_type = any"),
+        ("READER_HOSTS", "one.example port=1"),
+        ("READER_PORT", "70000"),
+        ("SERVER_DATABASE", "a b"),
+        ("CLIENT_USERS", 'app a"b'),
+        ("HOST_NAME", "a/OU=b"),
+        ("PASSWORD_app", "not ASCII: \u00e9"),
+        ("SERVER_PASSWORD", "hunter2\nhunter3"),
+    ],
+)
+def test_a_value_that_would_change_a_file_is_refused_by_its_name(
+    service: PgBouncerStarter, name: str, value: str
+) -> None:
+    refusal = _get_refusal(service, name, value)
+    assert name in refusal
+    if "PASSWORD" in name:
+        assert value.splitlines()[0] not in refusal
+
+
+def _get_refusal(service: PgBouncerStarter, name: str, value: str) -> str:
+    """The one line that a task prints, which is given a value that it cannot take."""
+    values, environment = dict(_VALUES), service.build_environment(choose_port())
+    (values if name in values else environment)[name] = value
     run = service.begin(
         service.image,
         service.container,
@@ -119,45 +158,24 @@ def test_a_task_that_is_not_given_what_it_needs_ends_and_says_so(
         secret_values=values,
         mounts={},
     )
-    assert run.wait() != 0
-    assert name in run.output()
-    assert "is empty" in run.output()
-
-
-@pytest.mark.parametrize("user", ["a b", "x/e id", "A"])
-def test_a_server_user_that_would_change_the_file_is_refused(
-    service: PgBouncerStarter, user: str
-) -> None:
-    run = service.begin(
-        service.image,
-        service.container,
-        environment=get_environment(service.container) | {"PGBOUNCER_INI": "x"},
-        secret_values=_VALUES | {"SERVER_USER": user},
-        mounts={},
-    )
     assert run.wait() == 1
-    assert "use small letters" in run.output()
+    (line,) = run.output().splitlines()
+    return line
 
 
 def test_tls_is_offered_to_clients_and_can_be_required(
     service: PgBouncerStarter, proven: Callable[[str], None]
 ) -> None:
     pooler = service.start()
-    pooler.run.wait_for("process up")
     for mode, is_encrypted in (("require", True), ("prefer", True), ("disable", False)):
         with pooler.connect(sslmode=mode) as connection:
             assert connection.pgconn.ssl_in_use is is_encrypted
-    ini = service.render(choose_port())
-    assert "client_tls_sslmode = allow\n" in ini
-    port = choose_port()
-    strict = service.start(
-        PGBOUNCER_INI=service.render(port).replace("sslmode = allow", "sslmode = require")
-    )
-    strict.run.wait_for("process up")
-    with strict.connect(port=port, sslmode="require") as connection:
+    assert "client_tls_sslmode = allow\n" in service.ini
+    strict = service.start(settings={"client_tls_sslmode": "require"})
+    with strict.connect(sslmode="require") as connection:
         assert connection.pgconn.ssl_in_use
     with pytest.raises(psycopg.OperationalError, match="SSL required"):
-        strict.connect(port=port, sslmode="disable")
+        strict.connect(sslmode="disable")
     proven("TLS is offered to clients; where it is required, plaintext is refused")
 
 
@@ -165,20 +183,16 @@ def test_tls_is_offered_to_clients_and_can_be_required(
 def test_a_server_with_a_wrong_certificate_gets_no_password(
     service: PgBouncerStarter, kind: str, proven: Callable[[str], None]
 ) -> None:
-    secure, changed = service.secure, {}
-    port = choose_port()
-    if kind == "another host's":
-        ini = service.render(port).replace(f"host={containers.HOST}", "host=127.0.0.1")
-        changed = {"PGBOUNCER_INI": ini}
-    elif kind == "expired":
+    secure = service.secure
+    changed = {"WRITER_HOST": "127.0.0.1"} if kind == "another host's" else {}
+    foreign = Authority("nobody") if kind == "foreign" else None
+    if kind == "expired":
         expired = secure.authority.issue(containers.HOST, is_expired=True)
         show_certificate(secure.primary, *expired)
-    foreign = Authority("nobody") if kind == "foreign" else None
-    pooler = service.start(authority=foreign, **changed)
     try:
-        pooler.run.wait_for("process up")
+        pooler = service.start(authority=foreign, **changed)
         with pytest.raises(psycopg.OperationalError):
-            pooler.connect(port=port if changed else pooler.port, connect_timeout=2)
+            pooler.connect(connect_timeout=2)
         line = pooler.run.wait_for("TLS handshake error")
         assert pooler.run.is_running()
     finally:
@@ -195,7 +209,7 @@ def test_the_metric_filter_reads_the_wait_from_a_real_line_of_statistics(
     *_, label, microseconds, unit = line.split()
     assert (label, unit) == ("wait", "us")
     assert microseconds.isdigit()
-    # No other line may end so: it would be counted as a wait.
+    # Of another line that ended the same way, the metric filter would count a wait.
     others = [other for other in pooler.run.output().splitlines() if "stats: " not in other]
     assert others
     assert not [other for other in others if other.split()[-1:] == ["us"]]
@@ -206,7 +220,6 @@ def test_a_client_that_is_sent_away_is_counted(
     service: PgBouncerStarter, proven: Callable[[str], None]
 ) -> None:
     pooler = service.start(server_password="not the database's")
-    pooler.run.wait_for("process up")
     with pytest.raises(psycopg.OperationalError):
         pooler.connect()
     line = pooler.run.wait_for("|".join(pgbouncer_metrics.CLIENTS_REFUSED_TERMS))

@@ -1,4 +1,4 @@
-"""What the pool promises: how many servers, how many clients, and what one past a limit is told."""
+"""The limits of the pool: server connections, clients, and the error of a client past a limit."""
 
 import asyncio
 import threading
@@ -20,9 +20,9 @@ from tests.support.machine import Machine
 
 @dataclass
 class Peak:
-    """How many backends of the app's database were open at once, at most.
+    """The most backends of the application's database that were open at the same time.
 
-    At once, not over time: PgBouncer may close one server connection and open another.
+    PgBouncer may close a server connection and open another, so backends over time say nothing.
     """
 
     value: int = 0
@@ -108,7 +108,7 @@ def test_500_clients_of_one_user_share_20_servers_and_the_601st_is_refused_by_na
 
 @contextmanager
 def _six_users(machine: Machine) -> Generator[list[str]]:
-    """Six app users, in PostgreSQL and in PgBouncer's auth file; gone again afterwards."""
+    """Six users in PostgreSQL and PgBouncer. They are removed when the block ends."""
     servers = machine.servers
     users = [f"app{number}" for number in range(6)]
     logins = [

@@ -1,4 +1,4 @@
-"""A TCP balancer as the network load balancer is one: moves bytes, chooses for new clients."""
+"""A TCP load balancer that behaves as AWS's network load balancer."""
 
 import asyncio
 import threading
@@ -9,9 +9,9 @@ _CHUNK = 65536
 
 
 class Balancer:
-    """Takes turns among the targets that are registered; connections that are there stay.
+    """Leads new connections to the registered targets in turn. Open connections stay as they are.
 
-    With `by_source` a client's address decides, as with the target group's stickiness.
+    With `by_source` the client's address decides the target, as with a target group's stickiness.
     """
 
     def __init__(self, *, by_source: bool = False) -> None:
@@ -34,7 +34,7 @@ class Balancer:
         return self._targets[self._turn % len(self._targets)]
 
     async def serve(self, ready: threading.Event) -> None:
-        """Until `end` is called."""
+        """Serve until `end` is called."""
         self._loop, self._ended = asyncio.get_running_loop(), asyncio.Event()
         server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         self.port = server.sockets[0].getsockname()[1]
@@ -43,7 +43,7 @@ class Balancer:
         server.close()
         for writer in self._open:
             writer.transport.abort()
-        await asyncio.sleep(0.1)  # the transports' own last calls
+        await asyncio.sleep(0.1)  # let the transports make their last calls
 
     def end(self) -> None:
         self._loop.call_soon_threadsafe(self._ended.set)
@@ -76,11 +76,11 @@ async def _move(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 @contextmanager
 def balancing(*, by_source: bool = False) -> Generator[Balancer]:
-    """A balancer that listens on a port of its own until the end."""
+    """A balancer that listens on a port of its own until the block ends."""
     balancer, ready = Balancer(by_source=by_source), threading.Event()
     thread = threading.Thread(target=lambda: asyncio.run(balancer.serve(ready)))
     thread.start()
-    assert ready.wait(5)
+    assert ready.wait(30)
     try:
         yield balancer
     finally:

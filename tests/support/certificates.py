@@ -1,4 +1,4 @@
-"""A certificate authority for the tests, as RDS has one for each region."""
+"""A certificate authority for the tests. RDS has such an authority in each region."""
 
 from datetime import UTC, datetime, timedelta
 

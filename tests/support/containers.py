@@ -68,7 +68,7 @@ def ensure_pgbouncer_image() -> Image:
         "--build-arg=PGBOUNCER_SOURCE=file:///source.tar.gz",
         f"--build-arg=PGBOUNCER_SHA256={digest}",
     ]
-    return _ensure("pgbouncer", DATABASE_FOLDER / "images" / "pgbouncer", "Dockerfile", options)
+    return _ensure("pgbouncer", DATABASE_FOLDER, "images/pgbouncer/Dockerfile", options)
 
 
 def _ensure(name: str, context: Path, dockerfile: str, options: list[str]) -> Image:
@@ -81,7 +81,7 @@ def _ensure(name: str, context: Path, dockerfile: str, options: list[str]) -> Im
         fcntl.flock(lock, fcntl.LOCK_EX)
         copied = Path(folder)
         digest = hashlib.sha256("".join(options).encode())
-        for path in _find_context(context):
+        for path in find_context(context, dockerfile):
             name_there = path.relative_to(context)
             target = copied / name_there
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -181,13 +181,11 @@ def _has(image: str) -> bool:
     return subprocess.run(exists, capture_output=True, check=False).returncode == 0
 
 
-def _find_context(folder: Path) -> list[Path]:
-    """The files that go into an image's context: all, or those that .dockerignore lets in."""
-    ignore = folder / ".dockerignore"
-    named = [folder]
-    if ignore.exists():
-        lines = ignore.read_text(encoding="utf-8").splitlines()
-        named = [folder / line[1:] for line in lines if line.startswith("!")]
+def find_context(folder: Path, dockerfile: str) -> list[Path]:
+    """The files of an image's context: those that the list beside its Dockerfile lets in."""
+    ignore = folder / f"{dockerfile}.dockerignore"
+    lines = ignore.read_text(encoding="utf-8").splitlines()
+    named = [folder / line[1:] for line in lines if line.startswith("!")]
     return sorted(
         path
         for root in named

@@ -1,7 +1,7 @@
-"""Hosts of their own on this machine: network namespaces behind a router, and a name server.
+"""Hosts on this machine: network namespaces behind a router, and a name server.
 
-What the router is told to cut is dropped in silence, as the packets of a lost host are: no reset,
-no ICMP. Needs root, as the containers do, and Debian's iproute2.
+The router can drop the packets of a host in silence, without a reset or ICMP, as the network does
+with packets to a dead host. It needs root, as the containers do, and Debian's iproute2.
 """
 
 import math
@@ -9,7 +9,6 @@ import os
 import random
 import secrets
 import socketserver
-import struct
 import subprocess
 import threading
 import time
@@ -18,13 +17,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from dnslib import QTYPE, RR, A, DNSRecord
+
 from db.local.processes import find_account
 
 _ROOT = [] if os.geteuid() == 0 else ["sudo", "-n"]
 _HOSTS = 2
 
-RECORD_SECONDS = 5  # as long as RDS's own records live
-_A, _IN = 1, 1
+RECORD_SECONDS = 5  # the lifetime of RDS's own records
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class Host:
     address: str
 
     def build_command(self, *command: str) -> list[str]:
-        """That program, on this host, as the servers' account."""
+        """The command that runs a program on this host, as the servers' account."""
         account = find_account()
         return [
             *_ROOT, "nsenter", f"--net=/run/netns/{self.namespace}",
@@ -51,7 +51,7 @@ class HostNetwork:
     hosts: tuple[Host, ...]
 
     def cut(self, host: Host, other: Host | None = None) -> None:
-        """Drop what goes between two hosts, or between one and all others, both ways."""
+        """Drop all packets between two hosts, or between a host and all others, both ways."""
         others = other.address if other else "all"
         for source, target in ((host.address, others), (others, host.address)):
             _ip(self.router, "rule", "add", "from", source, "to", target, "blackhole")
@@ -68,9 +68,9 @@ def _run(*command: str) -> None:
 
 @contextmanager
 def building() -> Generator[HostNetwork]:
-    """Two hosts and their router; at the end they are gone, with all that concerned them."""
+    """Two hosts and their router. They are removed when the block ends."""
     name = f"cf{secrets.token_hex(3)}"
-    # 198.18.0.0/15 is for tests (RFC 2544); the part is drawn: two runs may share a machine.
+    # 198.18.0.0/15 is for tests (RFC 2544). Runs that share a machine each draw a part of it.
     prefix = f"198.{random.choice((18, 19))}.{random.randrange(256)}"
     hosts = tuple(
         Host(namespace=f"{name}-{number}", address=f"{prefix}.{4 * number + 2}")
@@ -93,7 +93,7 @@ def building() -> Generator[HostNetwork]:
 
 
 def _link(router: str, namespace: str, router_address: str, address: str) -> None:
-    """Join a namespace ("" is this machine's own) to the router."""
+    """Join a namespace to the router. "" is the namespace of this machine."""
     ends = (f"{namespace or router}-r", f"{namespace or router}-h")
     _ip("", "link", "add", ends[0], "netns", router, "type", "veth", "peer", "name", ends[1])
     if namespace:
@@ -106,8 +106,8 @@ def _link(router: str, namespace: str, router_address: str, address: str) -> Non
 class NameServer(socketserver.ThreadingUDPServer):
     """Answers every name with the address of one host, as the VPC's resolver does.
 
-    An answer is kept for as long as its record lives, and given with what is left of that: a move
-    of the name shows only then.
+    It keeps an answer for the lifetime of its record, and gives it with the seconds that are left.
+    So a move of the name shows only when the record has expired.
     """
 
     daemon_threads = True
@@ -122,7 +122,7 @@ class NameServer(socketserver.ThreadingUDPServer):
         self._host = host
 
     def resolve(self) -> tuple[str, int]:
-        """An address, and for how many seconds it is good."""
+        """An address, and the seconds for which it may be kept."""
         now = time.monotonic()
         if now >= self._expires:
             self._kept, self._expires = self._host, now + RECORD_SECONDS
@@ -133,21 +133,17 @@ class _Answer(socketserver.BaseRequestHandler):
     def handle(self) -> None:
         server: Any = self.server
         packet, socket = self.request
-        end = packet.index(b"\0", 12) + 5
-        question = packet[12:end]
-        is_address = struct.unpack("!HH", question[-4:]) == (_A, _IN)
-        # A response without error; the answer's name is the question's, at byte 12.
-        answer = packet[:2] + struct.pack("!HHHHH", 0x8180, 1, int(is_address), 0, 0) + question
-        if is_address:
+        query = DNSRecord.parse(packet)
+        reply = query.reply()
+        if query.q.qtype == QTYPE.A:
             address, seconds = server.resolve()
-            answer += struct.pack("!HHHIH", 0xC00C, _A, _IN, seconds, 4)
-            answer += bytes(map(int, address.split(".")))
-        socket.sendto(answer, self.client_address)
+            reply.add_answer(RR(query.q.qname, QTYPE.A, rdata=A(address), ttl=seconds))
+        socket.sendto(reply.pack(), self.client_address)
 
 
 @contextmanager
 def naming(host: Host) -> Generator[NameServer]:
-    """A name server that points to that host until it is told otherwise."""
+    """A name server that points to that host at first."""
     with NameServer(host) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()

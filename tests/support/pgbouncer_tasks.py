@@ -1,6 +1,5 @@
-"""PgBouncer's service at addresses of this machine: the template's container, the real image."""
+"""Runs PgBouncer's ECS task on this machine, from the template's container and the real image."""
 
-import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,21 +18,13 @@ from tests.support.task_containers import Run, Start, get_environment
 from tests.support.tls_servers import Secure
 
 SERVER_USER = roles.POOLER_USERS[0]
-
-
-def _flatten(value: Any) -> str:  # noqa: ANN401
-    """A value of the template, `HOST` for what only AWS knows."""
-    if isinstance(value, str):
-        return value
-    if "Fn::Join" in value:
-        separator, parts = value["Fn::Join"]
-        return str(separator).join(_flatten(part) for part in parts)
-    return "HOST"
+PASSWORD = "secret"
+AUTHORITIES = "/etc/rds.pem"  # as db/images/pgbouncer/Dockerfile places it
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunningPgBouncer:
-    """A task of the service, at an address of this machine."""
+    """A task, and the port of this machine that it listens on."""
 
     run: Run
     port: int
@@ -41,7 +32,7 @@ class RunningPgBouncer:
 
     @property
     def address(self) -> dict[str, Any]:
-        """Where, and as whom, a client logs in."""
+        """What a client needs to log in."""
         return {
             "host": "127.0.0.1",
             "port": self.port,
@@ -58,7 +49,7 @@ class RunningPgBouncer:
 
 @dataclass(frozen=True, kw_only=True)
 class PgBouncerStarter:
-    """Starts tasks: the template's container, its servers on this machine."""
+    """Starts tasks from the template's container. The servers are those of this machine."""
 
     secure: Secure
     image: Image
@@ -67,51 +58,64 @@ class PgBouncerStarter:
     folder: Path
     server_password: str
 
-    def render(self, port: int, settings: Mapping[str, int] | None = None) -> str:
-        """The ini that the template passes, at other addresses; with other numbers if wanted."""
-        text = _flatten(get_environment(self.container)["PGBOUNCER_INI"]) + "\n"
-        servers = self.secure.machine.servers
-        for old, new in (
-            ("host=HOST port=5432 dbname=cloudflow", self._at(servers.primary.port)),
-            ("host=HOST port=5432 dbname=cloudflow", self._at(servers.replica.port)),
-            ("listen_addr = *", "listen_addr = 127.0.0.1"),
-            ("listen_port = 5432", f"listen_port = {port}"),
-        ):
-            assert old in text
-            text = text.replace(old, new, 1)
-        for name, value in (settings or {}).items():
-            text, count = re.subn(rf"(?m)^{name} = \d+$", f"{name} = {value}", text)
-            assert count == 1, name
-        return text + "stats_period = 1\n"
+    @property
+    def ini(self) -> str:
+        """The ini that the template passes, with its placeholders."""
+        _, lines = get_environment(self.container)["PGBOUNCER_INI"]["Fn::Join"]
+        return "".join(f"{line}\n" for line in lines)
 
-    def _at(self, port: int) -> str:
-        return f"host={containers.HOST} port={port} dbname={DEV_DATABASE}"
+    def build_environment(
+        self, port: int, settings: Mapping[str, str | int] | None = None
+    ) -> dict[str, Any]:
+        """The variables that the template passes, with the values of this machine.
+
+        `settings` are added to the ini's end. Of a setting that stands twice, PgBouncer takes the
+        last value.
+        """
+        added: dict[str, str | int] = {
+            "listen_addr": "127.0.0.1",
+            "listen_port": port,
+            "stats_period": 1,
+        }
+        lines = [f"{name} = {value}\n" for name, value in (added | dict(settings or {})).items()]
+        return get_environment(self.container) | {
+            "PGBOUNCER_INI": self.ini + "".join(lines),
+            "WRITER_HOST": containers.HOST,
+            "WRITER_PORT": str(self.secure.primary.port),
+            "READER_HOSTS": containers.HOST,
+            "READER_PORT": str(self.secure.replica.port),
+            "SERVER_DATABASE": DEV_DATABASE,
+        }
 
     def start(
         self,
         *,
-        password: str = "secret",
+        password: str = PASSWORD,
         server_user: str = SERVER_USER,
         server_password: str | None = None,
         authority: Authority | None = None,
-        settings: Mapping[str, int] | None = None,
+        settings: Mapping[str, str | int] | None = None,
+        mounts: Mapping[Path, str] | None = None,
         **changed: str,
     ) -> RunningPgBouncer:
+        """Start a task that listens. `changed` are variables with other values.
+
+        Returns when it accepts connections.
+        """
         port = choose_port()
         trusted = self.folder / f"{secrets.token_hex(4)}.pem"
         trusted.write_text((authority or self.secure.authority).certificate, encoding="ascii")
         run = self.begin(
             self.image,
             self.container,
-            environment=get_environment(self.container)
-            | {"PGBOUNCER_INI": self.render(port, settings)}
-            | changed,
+            environment=self.build_environment(port, settings) | changed,
             secret_values={
                 "PASSWORD_app": password,
                 "PASSWORD_app_b": f"{password} of app_b",
                 "SERVER_USER": server_user,
                 "SERVER_PASSWORD": server_password or self.server_password,
             },
-            mounts={trusted: "/etc/rds.pem"},
+            mounts={trusted: AUTHORITIES} | dict(mounts or {}),
         )
+        run.wait_for("process up")
         return RunningPgBouncer(run=run, port=port, password=password)

@@ -1,4 +1,4 @@
-"""A container of a task definition, run on this machine as Fargate would."""
+"""Runs a container of a task definition on this machine, as Fargate does on AWS."""
 
 import copy
 import re
@@ -15,12 +15,12 @@ from tests.support import containers
 from tests.support.containers import Image
 from tests.support.synthesis import Template
 
-_PATIENCE_SECONDS = 20
+_PATIENCE_SECONDS = 60  # also on a busy machine
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One container: its process, what it has written."""
+    """A running container: its process and its output."""
 
     name: str
     process: subprocess.Popen[bytes]
@@ -36,20 +36,20 @@ class Run:
         return self.process.poll() is None
 
     def wait_for(self, pattern: str) -> str:
-        """The first line of its output that matches."""
+        """Wait for a line of its output that matches, and return the first."""
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while time.monotonic() < deadline:
             is_over = not self.is_running()
             for line in self.output().splitlines():
                 if re.search(pattern, line):
                     return line
-            assert not is_over, f"it ended without {pattern!r}:\n{self.output()}"
+            assert not is_over, f"the container ended without {pattern!r}:\n{self.output()}"
             time.sleep(0.05)
         raise AssertionError(f"no {pattern!r} in:\n{self.output()}")
 
 
 def find_container(template: Template) -> dict[str, Any]:
-    """The one container of a template's one task definition; a copy."""
+    """A copy of the one container of a template's one task definition."""
     (definition,) = (
         resource["Properties"]
         for resource in template["Resources"].values()
@@ -60,7 +60,7 @@ def find_container(template: Template) -> dict[str, Any]:
 
 
 def get_environment(container: dict[str, Any]) -> dict[str, Any]:
-    """What the template passes; values that only AWS knows are still CloudFormation's."""
+    """The variables that the template passes. Some values are still CloudFormation's functions."""
     return {entry["Name"]: entry["Value"] for entry in container["Environment"]}
 
 
@@ -69,7 +69,7 @@ Start = Callable[..., Run]
 
 @contextmanager
 def starting(folder: Path) -> Generator[Start]:
-    """Gives the function that starts containers; what still runs at the end is killed."""
+    """The function that starts containers. Those that still run at the end are killed."""
     with ExitStack() as stack:
 
         def start(
@@ -81,7 +81,7 @@ def starting(folder: Path) -> Generator[Start]:
             mounts: Mapping[Path, str],
             command: tuple[str, ...] = (),
         ) -> Run:
-            """Raises AssertionError where that is not what the task definition passes."""
+            """Start a container with exactly the variables that the definition names."""
             assert environment.keys() == get_environment(container).keys()
             assert secret_values.keys() == {entry["Name"] for entry in container["Secrets"]}
             assert container["ReadonlyRootFilesystem"] is True
@@ -105,7 +105,10 @@ def starting(folder: Path) -> Generator[Start]:
 
 
 def _find_scratch(container: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Memory-backed folders, as podman says it: it gives them to the container's user only."""
+    """The folders in memory and their options, as podman takes them.
+
+    Podman can give such a folder to the container's own user only.
+    """
     for entry in container.get("LinuxParameters", {}).get("Tmpfs", []):
         options = dict(option.split("=") for option in entry["MountOptions"])
         assert f"{options.pop('uid')}:{options.pop('gid')}" == container["User"]

@@ -1,4 +1,4 @@
-"""Servers that offer TLS, and who issued their certificates."""
+"""Servers that offer TLS, and the authority of their certificates."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ from tests.support.machine import Machine
 
 @dataclass(frozen=True, kw_only=True)
 class Secure:
-    """A machine whose servers show certificates for containers.HOST, and who issued them."""
+    """A machine whose servers have certificates for containers.HOST, and their authority."""
 
     machine: Machine
     authority: Authority
@@ -30,7 +30,7 @@ class Secure:
 
 
 def show_certificate(server: Postgres, key: str, certificate: str) -> None:
-    """Let a running server offer TLS with these."""
+    """Let a running server offer TLS with this key and certificate."""
     for name, text in (("server.key", key), ("server.crt", certificate)):
         server.instance.write(server.data / name, text, mode=0o600)
     server.query("ALTER SYSTEM SET ssl = on")

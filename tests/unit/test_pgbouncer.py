@@ -1,10 +1,19 @@
-"""The one renderer of pgbouncer.ini: whole files, and what it refuses."""
+"""The renderer of pgbouncer.ini and its auth file: whole files, and values that it refuses."""
 
 from dataclasses import replace
 
 import pytest
 
-from db.pgbouncer import Login, PgBouncerSettings, Route, render_auth_file, render_ini
+from db.pgbouncer import (
+    Login,
+    PgBouncerSettings,
+    Placeholder,
+    Route,
+    ServerLogin,
+    fill_ini,
+    render_auth_file,
+    render_ini,
+)
 from db.scram import build_verifier
 
 _WRITER = Route(name="cloudflow", host="primary.example", port=5432, database="cloudflow")
@@ -20,7 +29,7 @@ def test_the_whole_file_is_what_reviewers_know() -> None:
     assert (
         render_ini(_POOLER)
         == """\
-; Rendered by db/pgbouncer.py: edit that, not this.
+; db/pgbouncer.py renders this file. Change settings there.
 [databases]
 cloudflow = host=primary.example port=5432 dbname=cloudflow
 cloudflow_readonly = host=replica.example port=5432 dbname=cloudflow
@@ -33,39 +42,39 @@ auth_type = scram-sha-256
 auth_file = /etc/pgbouncer/userlist.txt
 admin_users = pgbouncer_admin
 
-; A server connection belongs to a client for one transaction.
+; A client holds a server connection for one transaction.
 pool_mode = transaction
 default_pool_size = 20
 max_db_connections = 100
 max_db_client_connections = 600
 max_client_conn = 800
-; Without it drivers that prepare by themselves get each other's statements.
+; With 0, a driver that prepares statements by itself can run another client's statement.
 max_prepared_statements = 200
-; The JDBC driver sends it at login; PgBouncer would refuse the login.
+; The JDBC driver sends this parameter at login. PgBouncer refuses parameters that it does not know.
 ignore_startup_parameters = extra_float_digits
 
-; A client past the pool size waits this long for a server, then learns why.
+; A client that waits longer than this for a server connection gets an error.
 query_wait_timeout = 15
-; One client idle in a transaction must not hold a server for ever.
+; A client that is idle in a transaction keeps a server connection from others. This is the limit.
 idle_transaction_timeout = 60
 client_login_timeout = 15
-; The default, 15, is what a failover would cost.
+; With the default of 15 s, every failover would take at least 15 s.
 server_login_retry = 1
-; A failover moves the name to another address. The resolver keeps the old one for the record's 5 s,
-; and PgBouncer would keep the answer for as long again.
+; A failover gives the host name another address. The resolver may return the old address for 5 s,
+; which is the lifetime of RDS's records. PgBouncer keeps an address for dns_max_ttl after that.
 dns_max_ttl = 1
 dns_nxdomain_ttl = 1
-; A host that is lost answers nothing, not even no: noticed after 5 s when connecting, after 30 s
-; otherwise. It holds for clients too: one that stops reading its result for 30 s is cut off.
+; A dead host sends no reply. A new connection to it fails after 5 s, an open connection after 30 s.
+; The 30 s hold for clients too. A client that does not read its result for 30 s is disconnected.
 server_connect_timeout = 5
 tcp_user_timeout = 30000
-; Below the load balancer's idle timeout of 350 s.
+; Keepalives must come more often than the load balancer's idle timeout of 350 s.
 tcp_keepalive = 1
 tcp_keepidle = 15
 tcp_keepintvl = 5
 tcp_keepcnt = 3
 
-; Rates and waits, once a minute, where something reads them.
+; With 1, the log gets a line of statistics each minute. On AWS a metric filter reads it.
 log_stats = 0
 """
     )
@@ -84,19 +93,107 @@ def test_a_server_user_and_tls_are_lines_of_their_own() -> None:
     assert "cloudflow = host=primary.example port=5432 dbname=cloudflow user=pgbouncer\n" in text
     assert (
         """
-; The server must show a certificate of its own name, from these authorities.
+; A server's certificate must be for its host name and from one of these authorities.
 server_tls_sslmode = verify-full
 server_tls_ca_file = /etc/rds.pem
 
 client_tls_sslmode = allow
 client_tls_cert_file = /run/certificate.pem
 client_tls_key_file = /run/key.pem
-; No client shows a certificate, and yet a file of authorities is wanted.
+; Clients present no certificate. PgBouncer requires this file even so.
 client_tls_ca_file = /run/certificate.pem
 
-; Rates"""
+; With 1, the log"""
         in text
     )
+
+
+_OPEN = PgBouncerSettings(
+    routes=(
+        Route(
+            name="cloudflow",
+            host=Placeholder.WRITER_HOST,
+            port=Placeholder.WRITER_PORT,
+            database=Placeholder.SERVER_DATABASE,
+            user=Placeholder.SERVER_USER,
+        ),
+        Route(
+            name="cloudflow_readonly",
+            host=Placeholder.READER_HOSTS,
+            port=Placeholder.READER_PORT,
+            database=Placeholder.SERVER_DATABASE,
+            user=Placeholder.SERVER_USER,
+        ),
+    ),
+    listen_addresses=("*",),
+    auth_file="/run/userlist.txt",
+    admin_user="nobody",
+)
+_VALUES = {
+    "WRITER_HOST": "primary.example",
+    "WRITER_PORT": "5432",
+    "READER_HOSTS": "replica.example,10.0.0.7",
+    "READER_PORT": "5433",
+    "SERVER_DATABASE": "orders",
+    "SERVER_USER": "pgbouncer_clone",
+}
+
+
+def test_every_placeholder_is_filled_from_the_variable_of_its_name() -> None:
+    text = fill_ini(render_ini(_OPEN), _VALUES | {"HOME": "/"})
+    assert (
+        """
+[databases]
+cloudflow = host=primary.example port=5432 dbname=orders user=pgbouncer_clone
+cloudflow_readonly = host=replica.example,10.0.0.7 port=5433 dbname=orders user=pgbouncer_clone
+"""
+        in text
+    )
+    assert "@" not in text
+    assert _VALUES.keys() == {placeholder.name for placeholder in Placeholder}
+
+
+@pytest.mark.parametrize("name", _VALUES)
+@pytest.mark.parametrize("value", ["", "a b", "a\nauth_type = any", "@WRITER_HOST@", "a'", ";"])
+def test_a_value_that_is_empty_or_dangerous_is_refused_by_its_name(name: str, value: str) -> None:
+    with pytest.raises(ValueError, match=rf"^{name} is ") as refused:
+        fill_ini(render_ini(_OPEN), _VALUES | {name: value})
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("WRITER_PORT", "0"),
+        ("READER_PORT", "65536"),
+        ("WRITER_HOST", "one,two"),
+        ("READER_HOSTS", "one,,two"),
+        ("SERVER_USER", "App"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_refused_by_its_name(name: str, value: str) -> None:
+    with pytest.raises(ValueError, match=rf"^{name} is '{value}'; use "):
+        fill_ini(render_ini(_OPEN), _VALUES | {name: value})
+
+
+def test_a_placeholder_that_nothing_fills_is_refused() -> None:
+    with pytest.raises(ValueError, match="a placeholder is '@NO_SUCH@'"):
+        fill_ini("listen_port = @NO_SUCH@\n", _VALUES | {"NO_SUCH": "1"})
+    with pytest.raises(ValueError, match="WRITER_HOST is empty"):
+        fill_ini(render_ini(_OPEN), {})
+
+
+def test_the_servers_password_is_quoted_and_shown_nowhere_else() -> None:
+    login = ServerLogin(user="pgbouncer", password='x"y')
+    assert render_auth_file((), login) == '"pgbouncer" "x""y"\n'
+    assert 'x"y' not in repr(login)
+    for password in ("", "hunter2\n"):
+        with pytest.raises(ValueError, match=r"ServerLogin\.password of app is ") as refused:
+            ServerLogin(user="app", password=password)
+        assert "hunter2" not in str(refused.value)
+    client = Login(user="pgbouncer", verifier=build_verifier("secret"))
+    with pytest.raises(ValueError, match="name each user once"):
+        render_auth_file((client,), login)
 
 
 def test_the_auth_file_holds_verifiers_and_never_a_password() -> None:
@@ -127,10 +224,10 @@ def test_the_auth_file_holds_verifiers_and_never_a_password() -> None:
         ({"auth_file": "a\nauth_type = any"}, "PgBouncerSettings.auth_file"),
         ({"auth_file": "userlist.txt"}, "an absolute path"),
         ({"auth_file": ""}, "an absolute path"),
-        ({"key": "/run/key.pem"}, "give both or none"),
+        ({"key": "/run/key.pem"}, "give a certificate and a key, or neither"),
         ({"is_client_tls_required": True}, "give a certificate"),
-        ({"query_wait_timeout_seconds": 0}, "would switch it off"),
-        ({"max_prepared_statements": 0}, "would switch it off"),
+        ({"query_wait_timeout_seconds": 0}, "would switch the limit off"),
+        ({"max_prepared_statements": 0}, "would switch the limit off"),
         ({"admin_user": "a, b"}, "PgBouncerSettings.admin_user"),
         ({"default_pool_size": 101}, "PgBouncerSettings.default_pool_size is 101"),
         ({"max_db_client_connections": 100}, "more than max_db_connections"),

@@ -1,5 +1,5 @@
-// What test_clients.py asks of each client, by the PostgreSQL JDBC driver with its defaults. Rhino
-// runs it: a machine that runs Flyway has a Java, but no compiler. PG* is in the environment.
+// The work of tests/support/drivers.py for the PostgreSQL JDBC driver with its defaults. Rhino runs
+// it, because a machine that runs Flyway has Java but no compiler. The address is in PG* variables.
 const name = arguments[0], clients = +arguments[1], rounds = +arguments[2];
 const rolledBackRound = +arguments[3], statements = +arguments[4];
 const env = java.lang.System.getenv();
@@ -12,7 +12,7 @@ function act(client) {
   for (let round = 0; round < rounds; round++) {
     for (let number = 0; number < statements; number++) {
       let tag = "client " + client + " statement " + number;
-      // The driver keeps the statement of a text, and prepares it at its 5th run.
+      // The driver recognises a statement by its text, and prepares it at its 5th run.
       let query = connection.prepareStatement("SELECT '" + tag + " ' || ?::text");
       query.setInt(1, round);
       let answers = query.executeQuery();

@@ -1,4 +1,5 @@
-// What test_clients.py asks of each client, by node-postgres with its defaults: PG* in the environment.
+// The work of tests/support/drivers.py for node-postgres with its defaults. The address is in PG*
+// variables.
 const { Pool } = require("pg");
 
 const name = process.argv[2];
@@ -13,7 +14,7 @@ async function act(client) {
       await connection.query("BEGIN");
       for (let number = 0; number < statements; number++) {
         const tag = `client ${client} statement ${number}`;
-        // It prepares what has a name.
+        // node-postgres prepares a query that has a name.
         const query = { name: tag, text: `SELECT '${tag} ' || $1::text AS answer`, values: [round] };
         const { rows } = await connection.query(query);
         if (rows[0].answer === `${tag} ${round}`) right++;

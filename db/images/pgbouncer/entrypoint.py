@@ -1,0 +1,121 @@
+"""Writes PgBouncer's files to memory, from what the task is given, and becomes PgBouncer.
+
+The task gives these environment variables:
+- PGBOUNCER_INI: pgbouncer.ini with placeholders, as db/pgbouncer.py renders it.
+- A variable for each placeholder in it, for example WRITER_HOST.
+- HOST_NAME: the host name in the certificate that clients see.
+- CLIENT_USERS: the users that clients log in as, separated by spaces.
+- PASSWORD_{user}: the password of each of these users. Only its verifier is written.
+- SERVER_USER, SERVER_PASSWORD: PgBouncer's own login at PostgreSQL.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from db import pgbouncer, scram
+
+_PGBOUNCER = "/usr/local/bin/pgbouncer"
+_OPENSSL = "/usr/bin/openssl"
+_INI = f"{pgbouncer.RUN_FOLDER}/pgbouncer.ini"
+_PASSWORD = "PASSWORD_"
+_SERVER_PASSWORD = "SERVER_PASSWORD"
+_USER = re.compile(r"[a-z_]+")
+# X.509 allows 64 characters in a common name.
+_HOST_NAME = re.compile(r"[A-Za-z0-9.-]{1,64}")
+_CERTIFICATE_DAYS = 3650  # longer than any task runs; each task makes a new certificate
+
+
+def _read(given: Mapping[str, str], name: str) -> str:
+    value = given.get(name, "")
+    if not value.strip():
+        raise ValueError(f"{name} is empty: the task definition must give it")
+    return value
+
+
+def _read_users(given: Mapping[str, str]) -> list[str]:
+    users = _read(given, "CLIENT_USERS").split()
+    for user in users:
+        if not _USER.fullmatch(user):
+            raise ValueError(f"CLIENT_USERS has {user!r}; use small letters and _")
+    return users
+
+
+@contextmanager
+def _naming_secret(name: str) -> Generator[None]:
+    """Adds the variable's name and the remedy to an error about its value."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}; change the secret that the task reads") from None
+
+
+def _build_login(given: Mapping[str, str], user: str) -> pgbouncer.Login:
+    name = f"{_PASSWORD}{user}"
+    password = _read(given, name)
+    with _naming_secret(name):
+        return pgbouncer.Login(user=user, verifier=scram.build_verifier(password))
+
+
+def _build_server_login(given: Mapping[str, str]) -> pgbouncer.ServerLogin:
+    user, password = _read(given, "SERVER_USER"), _read(given, _SERVER_PASSWORD)
+    with _naming_secret(_SERVER_PASSWORD):
+        return pgbouncer.ServerLogin(user=user, password=password)
+
+
+def render_files(given: Mapping[str, str]) -> dict[str, str]:
+    """pgbouncer.ini and the auth file by path. Raises ValueError with the variable at fault."""
+    ini = pgbouncer.fill_ini(_read(given, "PGBOUNCER_INI"), given)
+    logins = tuple(_build_login(given, user) for user in _read_users(given))
+    auth_file = pgbouncer.render_auth_file(logins, _build_server_login(given))
+    return {_INI: ini, pgbouncer.AUTH_FILE: auth_file}
+
+
+def write_certificate(host: str) -> None:
+    """Write a new key, and a certificate that the key itself signs, for a host name."""
+    if not _HOST_NAME.fullmatch(host):
+        raise ValueError(f"HOST_NAME is {host!r}; use a DNS name of at most 64 characters")
+    finished = subprocess.run(
+        [
+            _OPENSSL, "req", "-x509",
+            "-config", "/dev/null",  # with Debian's own file this would be an authority
+            "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc",
+            "-keyout", pgbouncer.KEY, "-out", pgbouncer.CERTIFICATE,
+            "-subj", f"/CN={host}", "-addext", f"subjectAltName=DNS:{host}",
+            "-days", str(_CERTIFICATE_DAYS),
+        ],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        env={},  # it needs none of the passwords
+        check=False,
+    )  # fmt: skip
+    if finished.returncode:
+        sys.exit(f"openssl made no certificate for {host}: {finished.stderr}")
+
+
+def main() -> None:
+    os.umask(0o077)
+    given = dict(os.environ)
+    try:
+        files = render_files(given)
+        write_certificate(_read(given, "HOST_NAME"))
+    except ValueError as error:
+        sys.exit(str(error))
+    for path, text in files.items():
+        Path(path).write_text(text, encoding="utf-8")
+    # PgBouncer's environment can be read in /proc: no password may stay in it.
+    kept = {
+        name: value
+        for name, value in given.items()
+        if name != _SERVER_PASSWORD and not name.startswith(_PASSWORD)
+    }
+    os.execve(_PGBOUNCER, [_PGBOUNCER, _INI], kept)
+
+
+if __name__ == "__main__":
+    main()
