@@ -23,7 +23,8 @@ from psycopg import sql
 from sqlalchemy.exc import SQLAlchemyError
 
 from db.flyway import DATABASE_FOLDER
-from db.local.tools import TOOLS, Tools
+from db.local.folders import TOOLS
+from db.local.tools import Tools
 from tests.support.pgbouncer_tasks import PgBouncerStarter, RunningPgBouncer
 
 _CLIENTS = 12

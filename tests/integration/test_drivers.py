@@ -84,7 +84,9 @@ def _pool_without_prepared_statements(machine: Machine, home: Path) -> Generator
         auth_file=str(instance.auth_file),
         default_pool_size=2,
     )
-    pool = replace(servers.pool, instance=instance, settings=settings)
+    pool = replace(
+        servers.pool, context=replace(servers.pool.context, instance=instance), settings=settings
+    )
     on, off = (f"max_prepared_statements = {n}" for n in (settings.max_prepared_statements, 0))
     for path, text in pool.render().items():
         instance.write(path, text.replace(on, off), mode=0o600)

@@ -17,8 +17,9 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from db.local.instance import DEV_READONLY_DATABASE, DEV_USER, OWNER, SLOT, LocalInstance
-from db.local.processes import find_loopback_addresses
+from db.local.access import DEV_READONLY_DATABASE, DEV_USER, OWNER, SLOT
+from db.local.instance import LocalInstance
+from db.local.ports import find_loopback_addresses
 from db.migrations import find_migrations
 from tests.support.machine import PROJECT, Machine
 
@@ -58,7 +59,7 @@ def test_up_ends_with_the_connection_strings_and_they_work(
     assert re.search(
         rf"^schema +{_LATEST} +{_LATEST} applied, 0 pending$", finished.output, re.MULTILINE
     )
-    psql = machine.servers.primary.tools.postgres("psql")
+    psql = machine.servers.primary.context.tools.postgres("psql")
     for database, answer in (("cloudflow_dev", "f"), ("cloudflow_dev_readonly", "t")):
         asked = subprocess.run(
             [psql, machine.address(database), "-XAtc", "SELECT pg_is_in_recovery()"],
@@ -218,8 +219,9 @@ def test_a_primary_that_someone_started_by_hand_is_recognised(machine: Machine) 
     assert machine.type("down").status == 0
     primary = machine.servers.primary
     account = machine.instance.account
+    pg_ctl = primary.context.tools.postgres("pg_ctl")
     subprocess.run(
-        [primary.tools.postgres("pg_ctl"), "start", "-w", "-s", "-l", str(primary.data / "log")],
+        [pg_ctl, "start", "-w", "-s", "-l", str(primary.data / "log")],
         cwd=machine.instance.home,
         env={"PGDATA": str(primary.data)},
         user=account.uid if account.is_other else None,
@@ -409,7 +411,7 @@ def test_an_ordinary_user_needs_nothing_from_root(
 ) -> None:
     user = pwd.getpwnam("nobody")
     project = _copy_project(servers_folder / "ordinary")
-    tools = machine.servers.primary.tools
+    tools = machine.servers.primary.context.tools
     target = project / ".local" / "tools"
     shutil.copytree(tools.pgbouncer.parent, target / "pgbouncer")
     shutil.copytree(tools.jars[0].parent, target / "flyway")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from db.local.instance import DEV_DATABASE, SUPERUSER
+from db.local.access import DEV_DATABASE, SUPERUSER
 from db.migrations import FOLDER as MIGRATIONS_FOLDER
 from db.migrations import find_migrations
 from tests.support.machine import Finished, Machine
@@ -40,7 +40,7 @@ def _dump(machine: Machine) -> str:
     """The whole schema and Flyway's history, without what differs from dump to dump."""
     primary = machine.servers.primary
     dump = subprocess.run(
-        [primary.tools.postgres("pg_dump"), "--schema-only"],
+        [primary.context.tools.postgres("pg_dump"), "--schema-only"],
         env=primary.build_environment(user=SUPERUSER, database=DEV_DATABASE),
         capture_output=True,
         text=True,

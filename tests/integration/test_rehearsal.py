@@ -13,8 +13,8 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
+from db.local.access import DEV_DATABASE, DEV_USER, SUPERUSER
 from db.local.drafting import draft_migration
-from db.local.instance import DEV_DATABASE, DEV_USER, SUPERUSER
 from db.migrations import FOLDER as MIGRATIONS_FOLDER
 from tests.support.machine import PROJECT, Machine
 from tests.support.migration_rules import LOCK_TIMEOUT_MS_MAXIMUM, find_violations
@@ -153,7 +153,7 @@ def _load(machine: Machine) -> Generator[Load]:
         port=primary.port,
         user=SUPERUSER,
         dbname=DEV_DATABASE,
-        password=primary.state.passwords[SUPERUSER],
+        password=primary.context.state.passwords[SUPERUSER],
     )
     load, done = Load(), threading.Event()
     with ThreadPoolExecutor(_WRITERS + 1) as threads:

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from db import roles, scram
-from db.local.instance import DEV_DATABASE
+from db.local.access import DEV_DATABASE
 from tests.support import containers
 from tests.support.balancer import Balancer, balancing
 from tests.support.pgbouncer_tasks import PgBouncerStarter, RunningPgBouncer

@@ -11,7 +11,7 @@ import pytest
 
 from db import roles, scram
 from db.flyway import CALLBACKS
-from db.local.instance import DEV_DATABASE, DEV_PASSWORD, DEV_USER, OWNER
+from db.local.access import DEV_DATABASE, DEV_PASSWORD, DEV_USER, OWNER
 from tests.support.machine import Machine
 
 _POOLER_USER = roles.POOLER_USERS[0]
@@ -172,7 +172,7 @@ def test_two_first_runs_at_once_make_each_role_once(machine: Machine) -> None:
     primary = machine.up().primary
     primary.query(f"DROP ROLE {', '.join((DEV_USER, *roles.POOLER_USERS))}")
     callback = (CALLBACKS / "beforeMigrate__create_roles.sql").read_bytes()
-    password = primary.state.passwords[OWNER]
+    password = primary.context.state.passwords[OWNER]
 
     def run() -> None:
         with psycopg.connect(

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import psycopg
 
 from db import parameters
-from db.local.instance import DEV_DATABASE
+from db.local.access import DEV_DATABASE
 from db.migrations import find_migrations
 from tests.support.machine import Machine
 

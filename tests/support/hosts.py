@@ -18,7 +18,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from db.local.processes import find_account
+from db.local.accounts import find_account
 
 _ROOT = [] if os.geteuid() == 0 else ["sudo", "-n"]
 _HOSTS = 2

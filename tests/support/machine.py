@@ -7,10 +7,13 @@ import subprocess
 import sys
 from dataclasses import dataclass, field, replace
 
-from db.local import development
-from db.local.instance import DEV_DATABASE, DEV_PASSWORD, DEV_USER, LocalInstance, find_free_port
+from db.local.access import DEV_DATABASE, DEV_PASSWORD, DEV_USER
+from db.local.context import Context
+from db.local.installation import ensure_tools
+from db.local.instance import LocalInstance
+from db.local.ports import find_free_port
 from db.local.report import Report
-from db.local.tools import ensure_tools
+from db.local.servers import Servers, build_servers
 from tests.support.synthesis import PROJECT
 
 
@@ -56,17 +59,20 @@ class Machine:
         output, errors = (process := self.start(*arguments)).communicate()
         return Finished(status=process.wait(), output=output, errors=errors)
 
-    def up(self) -> development.Servers:
+    def up(self) -> Servers:
         """Bring it up, which must work."""
         finished = self.type("up")
         assert finished.status == 0, finished.errors
         return self.servers
 
     @property
-    def servers(self) -> development.Servers:
-        return development.build_servers(
-            self.instance, ensure_tools(Report()), self.instance.read_state()
+    def servers(self) -> Servers:
+        context = Context(
+            instance=self.instance,
+            tools=ensure_tools(Report()),
+            state=self.instance.read_state(),
         )
+        return build_servers(context)
 
     def address(self, database: str = DEV_DATABASE, *, user: str = DEV_USER) -> str:
         """A connection string through the pool, as the README gives it."""

@@ -1,6 +1,6 @@
 """The one table of PostgreSQL parameters."""
 
-from db.local import servers
+from db.local.postgres import LOCALHOST_SETTINGS
 from db.parameters import PARAMETERS, SetBy, localhost_parameters, rds_parameters
 from db.pgbouncer import PgBouncerSettings
 
@@ -25,7 +25,7 @@ def test_the_servers_hold_two_full_poolers_and_the_people_who_mend_them() -> Non
 
 
 def test_this_machine_overrides_nothing_of_the_shared_table() -> None:
-    assert not servers.LOCALHOST_SETTINGS.keys() & localhost_parameters().keys()
+    assert not LOCALHOST_SETTINGS.keys() & localhost_parameters().keys()
 
 
 def test_postgresql_gives_up_an_idle_transaction_after_pgbouncer_does() -> None:

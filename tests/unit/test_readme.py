@@ -2,7 +2,7 @@
 
 import re
 
-from db.local.instance import DEFAULT_PORT, DEV_DATABASE, DEV_PASSWORD, DEV_USER
+from db.local.access import DEFAULT_PORT, DEV_DATABASE, DEV_PASSWORD, DEV_USER
 from db.pgbouncer import PgBouncerSettings
 from stacks.environments import ENVIRONMENTS
 from stacks.settings.budget import (
