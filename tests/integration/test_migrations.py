@@ -134,6 +134,24 @@ def test_a_repeatable_migration_is_applied_once_and_hides_no_version(checkout: M
     assert "migrating" not in checkout.type("up").errors
 
 
+@pytest.mark.parametrize("name", ["R__active_users.sql", f"V{_NEXT}__active_users.SQL"])
+def test_a_file_that_only_a_deploy_refuses_is_applied_and_named(
+    checkout: Machine, name: str
+) -> None:
+    (checkout.instance.migrations / name).write_text("CREATE VIEW v AS SELECT 1;\n", "utf-8")
+    refusal = rf"a deploy would refuse these migrations: .*{re.escape(name)}: this is no"
+    status = checkout.type("status").output
+    assert f"{_LATEST} applied, 1 pending: {name}" in status
+    assert re.search(refusal, status)
+    migrated = checkout.type("migrate")
+    assert migrated.status == 0, migrated
+    assert re.search(refusal, migrated.errors)
+    up = checkout.type("up")
+    assert "migrating" not in up.errors
+    assert f"{_NEXT} applied, 0 pending\n" in up.output
+    assert re.search(refusal, up.output)
+
+
 def test_ctrl_c_during_a_migration_ends_its_session_too(
     checkout: Machine, proven: Callable[[str], None]
 ) -> None:
