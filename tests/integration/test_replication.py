@@ -1,4 +1,4 @@
-"""The replica follows the primary, and is read-only."""
+"""The replica replays the primary's changes, and is read-only."""
 
 import secrets
 import time

@@ -1,4 +1,4 @@
-"""The schema that Flyway makes is the one that CloudFlow's design documents."""
+"""The schema that Flyway makes is the schema of CloudFlow's design."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Migration files are found, numbered and checksummed as Flyway does it."""
+"""Migration files are found, numbered and checksummed as Flyway finds them."""
 
 import shutil
 from pathlib import Path
