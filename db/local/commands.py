@@ -81,7 +81,7 @@ def _build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_lifecycle_commands(commands)
     _add_migration_commands(commands)
-    _add_looking_commands(commands)
+    _add_inspection_commands(commands)
     return parser
 
 
@@ -125,7 +125,7 @@ def _add_migration_commands(commands: _Commands) -> None:
     migration.set_defaults(command=_migration)
 
 
-def _add_looking_commands(commands: _Commands) -> None:
+def _add_inspection_commands(commands: _Commands) -> None:
     status = commands.add_parser("status", help="show health, lag, pools and migrations")
     status.add_argument("--json", action="store_true", help="print the status as JSON")
     status.set_defaults(command=_status)

@@ -12,7 +12,8 @@ from db.local.ports import find_free_port
 class State:
     """What a development database remembers. The first `make up` writes it to a file.
 
-    `identity` is a random name. By it our servers are told from others that use the same port.
+    `identity` is a random name, and each server reports it. `make up` checks it, so it notices a
+    server of someone else on the same port.
     """
 
     identity: str

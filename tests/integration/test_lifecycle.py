@@ -1,5 +1,6 @@
 """The commands of the development database, after accidents of every kind."""
 
+import io
 import json
 import os
 import pwd
@@ -10,16 +11,18 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import psycopg
 import pytest
 
+from db.local import lifecycle, processes
 from db.local.access import DEV_READONLY_DATABASE, DEV_USER, OWNER, SLOT
 from db.local.instance import LocalInstance
 from db.local.ports import find_loopback_addresses
+from db.local.report import Report
 from db.migrations import find_migrations
 from tests.support.machine import PROJECT, Machine
 
@@ -85,6 +88,22 @@ def test_up_again_changes_nothing_and_down_keeps_the_data(
     machine.up()
     assert _emails(machine) == ["kept@example.com"]
     proven("up twice keeps every process; down and up again keeps the data")
+
+
+def test_an_up_that_changes_nothing_reads_the_processes_once_for_each_phase(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.up()
+    scans: list[float] = []
+    read_all = processes._read_all
+
+    def count() -> Iterator[processes.Process]:
+        scans.append(time.monotonic())
+        return read_all()
+
+    monkeypatch.setattr(processes, "_read_all", count)
+    assert lifecycle.bring_up(machine.instance, Report(io.StringIO())).is_healthy
+    assert len(scans) == 3, "the check of the port, the start, the status"
 
 
 def test_a_killed_primary_comes_back_with_every_committed_row(
