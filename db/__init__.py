@@ -1,1 +1,1 @@
-"""What CloudFlow's database is. Standard library only: stacks and localhost both import it."""
+"""CloudFlow's database, the same on AWS and on localhost. It needs the standard library only."""

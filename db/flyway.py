@@ -1,6 +1,6 @@
-"""The one set of Flyway settings: its command line and its environment.
+"""Flyway's command line and environment, the same on localhost and on AWS.
 
-Localhost runs Flyway with these, and so does the image's entry point on AWS.
+db/local/migrating.py runs Flyway on localhost, db/images/flyway/entrypoint.py runs it on AWS.
 """
 
 from pathlib import Path
@@ -8,17 +8,17 @@ from pathlib import Path
 DATABASE_FOLDER = Path(__file__).resolve().parent
 IMAGE_FOLDER = DATABASE_FOLDER / "images" / "flyway"
 CALLBACKS = DATABASE_FOLDER / "callbacks"
-AUTHORITIES = DATABASE_FOLDER / "certificates" / "rds.pem"  # that RDS's servers show
+AUTHORITIES = DATABASE_FOLDER / "certificates" / "rds.pem"  # they sign RDS's certificates
 
-APPLICATION = "flyway"  # its sessions' application_name
+APPLICATION = "flyway"  # the application_name of Flyway's sessions
 
-JAVA_MAJOR_MINIMUM = 17  # Flyway 12's class files are Java 17's
-# Flyway lives for a second: the first compiler tier and the smallest collector start fastest.
+JAVA_MAJOR_MINIMUM = 17  # Flyway 12 is compiled for Java 17
+# Flyway runs for about a second. The first compiler tier and the serial collector start fastest.
 JAVA_OPTIONS = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
 
 
 def build_command(java: str, jars: list[Path], verb: str, *arguments: str) -> list[str]:
-    """The command that runs Flyway on exactly these jars (no wildcard: an order that is fixed)."""
+    """The command that runs Flyway with exactly these jars, in this order."""
     return [
         java,
         *JAVA_OPTIONS,
@@ -33,18 +33,21 @@ def build_command(java: str, jars: list[Path], verb: str, *arguments: str) -> li
 
 
 def build_url(host: str, port: int, database: str, *, authorities: str = "") -> str:
-    """The JDBC address of the primary: never PgBouncer's, whose transactions hold no lock of a
-    session. With a file of `authorities` the server must show a certificate of its own name.
+    """The JDBC address of the primary.
+
+    Flyway must not go through PgBouncer: Flyway holds a lock in its session, and PgBouncer gives
+    each transaction another session. With a file of `authorities`, the server must show a
+    certificate that they signed and that holds the server's name.
     """
     url = f"jdbc:postgresql://{host}:{port}/{database}?ApplicationName={APPLICATION}"
-    url += "&tcpKeepAlive=true"  # a statement of an hour is silent as long
+    url += "&tcpKeepAlive=true"  # the connection stays silent while a statement runs for an hour
     return f"{url}&sslmode=verify-full&sslrootcert={authorities}" if authorities else url
 
 
 def build_environment(*, url: str, user: str, password: str, options: str) -> dict[str, str]:
-    """What Flyway reads from its environment: a password in it is not in the process list.
+    """Flyway's environment variables. Unlike arguments, the process list does not show them.
 
-    `options` are those of its sessions (db/roles.py).
+    `options` are the options of its sessions (db/roles.py).
     """
     return {
         "FLYWAY_URL": url,

@@ -1,7 +1,11 @@
 """Finds, numbers and checksums the migration files. No other module reads their names.
 
-A migration is called V{version}__{description}.sql. Its settings for Flyway, such as
-executeInTransaction, may stand beside it in a file of the same name with .conf added.
+A migration's file is called V{version}__{description}.sql. Settings for Flyway, such as
+executeInTransaction, may stand in a file beside it, with the same name and .conf added.
+
+check_migrations is the one rule for names and numbers. A deploy, `make migration` and `make status`
+use it. Flyway itself allows more: repeatable migrations (R__) and endings in upper case (.SQL).
+calculate_checksums lists those files too.
 """
 
 import codecs
@@ -19,7 +23,7 @@ _NAME = re.compile(r"V(?P<version>[0-9]+(?:[._][0-9]+)*)__(?P<description>.+)\.s
 
 @dataclass(frozen=True, kw_only=True)
 class Migration:
-    """One versioned migration file: the names that Flyway gives it, and Flyway's checksum."""
+    """One versioned migration file, with the names and the checksum that Flyway uses for it."""
 
     version: str
     description: str
@@ -28,12 +32,12 @@ class Migration:
 
     @property
     def sort_key(self) -> list[int]:
-        """Orders versions as Flyway does: 2, 2.1, 10."""
+        """Sorts versions as Flyway does: 2, 2.1, 10."""
         return [int(part) for part in self.version.split(".")]
 
 
 def calculate_checksum(script: bytes) -> int:
-    """Flyway's checksum: CRC32 over the lines without their ends, as a signed 32-bit integer."""
+    """Flyway's checksum: CRC32 of the lines without line ends, as a signed 32-bit integer."""
     crc = 0
     for line in re.split(rb"\r\n|\r|\n", script.removeprefix(codecs.BOM_UTF8)):
         crc = zlib.crc32(line, crc)
@@ -43,7 +47,7 @@ def calculate_checksum(script: bytes) -> int:
 def calculate_checksums(folder: Path = FOLDER) -> dict[str, int]:
     """The checksum of every file that Flyway may run, by its path in the folder.
 
-    Flyway takes the ending .sql in upper and lower case, and repeatable migrations (R__) too.
+    Flyway accepts the ending .sql in upper and lower case. It runs repeatable migrations (R__) too.
     """
     return {
         str(path.relative_to(folder)): calculate_checksum(path.read_bytes())
@@ -55,8 +59,7 @@ def calculate_checksums(folder: Path = FOLDER) -> dict[str, int]:
 def find_migrations(folder: Path = FOLDER) -> tuple[Migration, ...]:
     """The versioned migrations of a folder, in the order in which Flyway applies them.
 
-    It leaves out misnamed files: check_migrations refuses them, and so does Flyway
-    (validateMigrationNaming).
+    Files with other names are left out. check_migrations refuses them.
     """
     found: list[Migration] = []
     for script, checksum in calculate_checksums(folder).items():
@@ -74,7 +77,10 @@ def find_migrations(folder: Path = FOLDER) -> tuple[Migration, ...]:
 
 
 def read_migrations(folder: Path = FOLDER) -> tuple[Migration, ...]:
-    """The migrations of a deploy. Raises ValueError as check_migrations does, or if there are none."""
+    """The migrations of a deploy.
+
+    Raises ValueError if check_migrations does, and if the folder holds no migration.
+    """
     check_migrations(folder)
     found = find_migrations(folder)
     if not found:
@@ -83,10 +89,10 @@ def read_migrations(folder: Path = FOLDER) -> tuple[Migration, ...]:
 
 
 def check_migrations(folder: Path = FOLDER) -> None:
-    """Raises ValueError for a file that is misnamed, or a version that is not the next one.
+    """Raises ValueError for a file with another name, or for a version that is not the next one.
 
-    The numbering is 1, 2, 3 without a gap. Repeatable migrations are refused: a deploy lists the
-    versioned ones only, so a reviewer would not see a change of the others.
+    The versions are 1, 2, 3 without a gap. Repeatable migrations are refused: a deploy lists only
+    the versioned ones, so a reviewer would not see a change to a repeatable one.
     """
     found = find_migrations(folder)
     _check_names(folder, {migration.script for migration in found})
@@ -94,7 +100,7 @@ def check_migrations(folder: Path = FOLDER) -> None:
 
 
 def describe_path(path: Path) -> str:
-    """A path as a message shows it: within the project where possible."""
+    """A path for a message. It is relative to the project if the file is in it."""
     return str(path.relative_to(PROJECT) if path.is_relative_to(PROJECT) else path)
 
 

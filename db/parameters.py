@@ -1,9 +1,9 @@
-"""The one table of PostgreSQL parameters that AWS and localhost share.
+"""The PostgreSQL parameters of AWS and localhost, in one table.
 
-`rds_parameters` is what a parameter group sets; `localhost_parameters` is the same table plus the
-few values that RDS sets by itself and lets nobody change, so that localhost behaves alike, and
-without those that only RDS knows. Values are in the parameter's base unit (`pg_settings.unit`), the
-only form RDS accepts.
+`rds_parameters` gives the values of a parameter group on RDS. `localhost_parameters` gives the
+values of localhost. RDS sets a few parameters itself. Localhost sets them to the same values, so
+that both behave alike. Values are in the parameter's base unit (`pg_settings.unit`), the only form
+that RDS accepts.
 """
 
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ class SetBy(Enum):
     """Who sets a parameter on AWS."""
 
     SHARED = "shared"  # our parameter group
-    ONLY_ON_RDS = "only on rds"  # our parameter group; PostgreSQL itself does not know it
-    RDS = "rds"  # RDS by itself; localhost has to imitate it
+    ONLY_ON_RDS = "only on rds"  # our parameter group; PostgreSQL outside RDS does not know it
+    RDS = "rds"  # RDS itself; nobody can change it there, and localhost sets the same value
 
 
 @dataclass(frozen=True, kw_only=True)
 class Parameter:
-    """One PostgreSQL parameter: its value in base units, and why it has that value."""
+    """One PostgreSQL parameter: its value in base units, and the reason for the value."""
 
     name: str
     value: str
@@ -35,19 +35,20 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
         name="max_connections",
         value="300",
-        why="100 through a pooler (db/pgbouncer.py), as many through the second one of a rolling "
-        "deployment, and room for migrations and people; a replica must not have fewer",
+        why="100 for PgBouncer (db/pgbouncer.py), 100 for the second PgBouncer that a rolling "
+        "deployment starts, the rest for migrations and people. A replica must not have fewer",
     ),
     Parameter(
         name="idle_in_transaction_session_timeout",
         value="120000",
-        why="ms; above PgBouncer's idle_transaction_timeout, whose message is the clearer one: "
-        "this is for those who connect directly",
+        why="ms. PgBouncer's idle_transaction_timeout is shorter, and its message is clearer. This "
+        "value is for clients that connect without PgBouncer",
     ),
     Parameter(
         name="tcp_keepalives_idle",
         value="60",
-        why="s; a client whose host vanished frees its connection within minutes, not two hours",
+        why="s. If a client's host is lost, its connection is freed within minutes. The default "
+        "is two hours",
     ),
     Parameter(
         name="password_encryption",
@@ -57,76 +58,104 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
         name="timezone",
         value="UTC",
-        why="the schema's TIMESTAMP columns carry no zone: NOW() must mean UTC everywhere",
+        why="the schema's TIMESTAMP columns hold no time zone, so NOW() must give UTC everywhere",
     ),
     Parameter(
         name="rds.force_ssl",
         value="1",
-        why="no connection without TLS, migrations and people included",
+        why="every connection must use TLS, also those of migrations and people",
         set_by=SetBy.ONLY_ON_RDS,
     ),
-    # A standby with less of these than its primary stops replaying (stacks/settings/guards.py). RDS derives
-    # some from the instance's memory, and instances differ: so each has PostgreSQL's or RDS's value
-    Parameter(name="max_worker_processes", value="16", why="two a vCPU of the largest class used"),
+    # A replica stops replaying if it has less of these than its primary
+    # (stacks/settings/guards.py). By default, RDS derives some from the instance's memory, and
+    # instances have different classes. So each has a fixed value here.
+    Parameter(
+        name="max_worker_processes",
+        value="16",
+        why="two for each vCPU of the largest instance class in use",
+    ),
     Parameter(
         name="max_wal_senders",
         value="20",
-        why="RDS's own; replicas in both regions, and backups and resynchronization beside them",
+        why="RDS's default. It is enough for the replicas in both regions, for backups, and for "
+        "making a replica again",
     ),
-    Parameter(
-        name="max_prepared_transactions", value="0", why="two-phase commit is not used: none waits"
-    ),
-    Parameter(name="max_locks_per_transaction", value="64", why="PostgreSQL's own"),
+    Parameter(name="max_prepared_transactions", value="0", why="nobody uses two-phase commit"),
+    Parameter(name="max_locks_per_transaction", value="64", why="PostgreSQL's default"),
     # Replication
     Parameter(
         name="max_slot_wal_keep_size",
         value="10240",
-        why="MB; the default is unlimited: a dead replica's slot would fill the primary's disk",
+        why="MB. If a replica is lost, the primary keeps WAL for its slot. By default there is no "
+        "limit, and that WAL would fill the primary's disk",
     ),
     Parameter(
         name="hot_standby_feedback",
         value="1",
-        why="long reads on the replica are not cancelled by the primary's vacuum",
+        why="a vacuum on the primary does not cancel long reads on the replica",
     ),
     # Planner and I/O: RDS storage is SSD
-    Parameter(name="random_page_cost", value="1.1", why="the default, 4, is for spinning disks"),
-    Parameter(name="jit", value="0", why="short transactions: compiling costs more than it saves"),
-    # What a person needs when something is slow
+    Parameter(name="random_page_cost", value="1.1", why="the default, 4, is for rotating disks"),
+    Parameter(
+        name="jit", value="0", why="compiling costs short transactions more time than it saves"
+    ),
+    # Information for finding out why something is slow
     Parameter(
         name="shared_preload_libraries",
         value="pg_stat_statements",
-        why="counts which statement costs what, for CREATE EXTENSION pg_stat_statements to show; "
-        "static, so it must be there from the start",
+        why="it records the cost of each statement; after CREATE EXTENSION pg_stat_statements a "
+        "view shows them. Loading it needs a restart, so it is loaded from the start",
     ),
     Parameter(
         name="pg_stat_statements.track_utility",
         value="0",
-        why="a rotation's ALTER USER … WITH PASSWORD would be kept as it is",
-    ),
-    Parameter(name="track_io_timing", value="1", why="EXPLAIN (BUFFERS) tells waiting from work"),
-    Parameter(name="log_min_duration_statement", value="1000", why="ms; a slow statement is named"),
-    Parameter(name="log_lock_waits", value="1", why="who waited for whom, after deadlock_timeout"),
-    Parameter(
-        name="log_temp_files", value="10240", why="kB; a sort that spills more than 10 MB is named"
+        why="with 1 it would store the plaintext of ALTER USER … PASSWORD at a rotation",
     ),
     Parameter(
-        name="log_autovacuum_min_duration", value="1000", why="ms; a slow autovacuum is named"
+        name="track_io_timing", value="1", why="EXPLAIN (BUFFERS) then shows the time spent on I/O"
+    ),
+    Parameter(
+        name="log_min_duration_statement", value="1000", why="ms. Slower statements are logged"
+    ),
+    Parameter(
+        name="log_lock_waits",
+        value="1",
+        why="logs a wait for a lock that is longer than deadlock_timeout, with the holder",
+    ),
+    Parameter(
+        name="log_temp_files",
+        value="10240",
+        why="kB. Larger temporary files are logged, of a sort for example",
+    ),
+    Parameter(
+        name="log_autovacuum_min_duration",
+        value="1000",
+        why="ms. Slower runs of autovacuum are logged",
     ),
     Parameter(
         name="log_statement",
         value="none",
-        why="never ddl: it would log the plaintext of ALTER USER … PASSWORD at a rotation",
+        why="with ddl it would log the plaintext of ALTER USER … PASSWORD at a rotation",
     ),
     # Set by RDS (RDS User Guide, "Working with parameters"; seen in default.postgres15)
     Parameter(
         name="wal_level",
         value="replica",
-        why="RDS offers only rds.logical_replication",
+        why="RDS sets it. There, only rds.logical_replication can change it",
         set_by=SetBy.RDS,
     ),
-    Parameter(name="hot_standby", value="1", why="a replica answers reads", set_by=SetBy.RDS),
-    Parameter(name="fsync", value="1", why="durability is not negotiable", set_by=SetBy.RDS),
-    Parameter(name="full_page_writes", value="1", why="torn pages recover", set_by=SetBy.RDS),
+    Parameter(
+        name="hot_standby", value="1", why="clients can read from a replica", set_by=SetBy.RDS
+    ),
+    Parameter(
+        name="fsync", value="1", why="without it, a crash loses committed rows", set_by=SetBy.RDS
+    ),
+    Parameter(
+        name="full_page_writes",
+        value="1",
+        why="a page that was half written in a crash can be recovered",
+        set_by=SetBy.RDS,
+    ),
 )
 
 
@@ -135,10 +164,10 @@ def _values(*setters: SetBy) -> dict[str, str]:
 
 
 def rds_parameters() -> dict[str, str]:
-    """The values a PostgreSQL 15 parameter group on RDS sets, by name."""
+    """The values of a parameter group on RDS, by name."""
     return _values(SetBy.SHARED, SetBy.ONLY_ON_RDS)
 
 
 def localhost_parameters() -> dict[str, str]:
-    """The values localhost sets, by name: the shared ones and those RDS sets by itself."""
+    """The values that localhost sets, by name: the shared ones, and those that RDS sets itself."""
     return _values(SetBy.SHARED, SetBy.RDS)

@@ -1,6 +1,7 @@
-"""SCRAM-SHA-256 verifiers, as PostgreSQL stores them and PgBouncer's auth file takes them.
+"""SCRAM-SHA-256 verifiers, as PostgreSQL stores them and as PgBouncer's auth file holds them.
 
-Who makes the verifier itself sends no plaintext to the server, so none can reach a log.
+The verifier is made here, before it is sent. The server then never gets the password as plain text,
+and no log can show it.
 """
 
 import base64
@@ -8,15 +9,15 @@ import hashlib
 import hmac
 import secrets
 
-_ITERATIONS = 4096  # PostgreSQL 15's own, fixed until scram_iterations came with 16
+_ITERATIONS = 4096  # fixed in PostgreSQL 15; PostgreSQL 16 has the setting scram_iterations
 _SALT_BYTES = 16  # SCRAM_DEFAULT_SALT_LEN in PostgreSQL's scram-common.h
 
 
 def build_verifier(password: str, *, salt: bytes | None = None) -> str:
-    """The verifier of a password; a new random salt unless one is given.
+    """The verifier of a password. Without a salt it uses a new random one.
 
-    Raises ValueError where SASLprep would change the password (anything but printable ASCII):
-    PostgreSQL and we could then disagree about it.
+    Raises ValueError for a password that is not printable ASCII. SASLprep may change such a
+    password, and PostgreSQL's verifier could then differ from this one.
     """
     if not password or not password.isascii() or not password.isprintable():
         raise ValueError("a password must be printable ASCII and not empty")

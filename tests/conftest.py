@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from db.local import development
+from db.local import lifecycle
+from db.local.installation import ensure_tools
 from db.local.instance import LocalInstance
 from db.local.report import Report
 from db.local.servers import stop_all
-from db.local.tools import Tools, ensure_tools
+from db.local.tools import Tools
 from tests.support.machine import Machine, choose_port, copy_template
 from tests.support.synthesis import Synthesis, synthesize_audited
 
@@ -68,7 +69,7 @@ def template(tools: Tools, servers_folder: Path) -> LocalInstance:
     """A database that was brought up from nothing and down again, to be copied."""
     instance = LocalInstance(home=servers_folder / "template")
     try:
-        development.bring_up(instance, Report(), port=choose_port())
+        lifecycle.bring_up(instance, Report(), port=choose_port())
     finally:
         stop_all(instance)
     return instance

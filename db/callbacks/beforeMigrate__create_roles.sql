@@ -1,21 +1,22 @@
--- Flyway runs this before the migrations, as the schema's owner. It makes the roles that are
--- missing and leaves the others as they are: a password belongs to whoever rotates it, and a right
--- that a migration took from a group stays taken.
+-- Flyway runs this before the migrations, as the schema's owner. It makes the missing roles. It
+-- does not change the roles that exist: a rotation may have changed their passwords, and a migration
+-- may have revoked a privilege.
 --
--- cloudflow.app_user and cloudflow.verifier_* come with the connection (db/roles.py).
+-- The connection sets cloudflow.app_user and cloudflow.verifier_* (db/roles.py).
 
 DO $$
 DECLARE
     team text;
 BEGIN
-    -- Flyway's own lock begins later, and two first runs would each make the roles.
+    -- Flyway takes its own lock later. Without this lock, two first runs would make the same role.
     PERFORM pg_advisory_xact_lock(hashtext('cloudflow roles'));
 
     FOREACH team IN ARRAY ARRAY['cloudflow_reader', 'cloudflow_writer'] LOOP
         IF to_regrole(team) IS NULL THEN
             EXECUTE format('CREATE ROLE %I NOLOGIN', team);
         END IF;
-        -- Roles are the server's, rights a database's: default rights tell that this one has them.
+        -- Roles belong to the server. Privileges belong to one database. If this database has
+        -- default privileges for the role, an earlier run has granted everything here.
         CONTINUE WHEN EXISTS (
             SELECT FROM pg_default_acl, aclexplode(defaclacl) AS granted
              WHERE defaclrole = to_regrole(quote_ident(current_user))
@@ -34,7 +35,7 @@ BEGIN
             GRANT USAGE ON SEQUENCES TO cloudflow_writer;
     END LOOP;
 
-    -- Flyway's own record is for it alone to write.
+    -- Only Flyway may write its history.
     IF has_table_privilege('cloudflow_writer', to_regclass('public.flyway_schema_history'),
                            'INSERT, UPDATE, DELETE') THEN
         REVOKE INSERT, UPDATE, DELETE ON public.flyway_schema_history FROM cloudflow_writer;
@@ -59,7 +60,7 @@ BEGIN
         END IF;
     END LOOP;
 EXCEPTION WHEN OTHERS THEN
-    -- PostgreSQL's own message would show the statement, and in it the verifier.
+    -- PostgreSQL's own message would show the statement, which holds the verifier.
     RAISE EXCEPTION 'role "%": %', login, SQLERRM USING ERRCODE = SQLSTATE;
 END
 $$;

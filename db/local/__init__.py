@@ -1,1 +1,1 @@
-"""The development database on this machine: tools, servers and the command line behind `make`."""
+"""The development database on this machine, and the command line behind `make`."""

@@ -1,11 +1,14 @@
-"""The command line behind the Makefile: python3 -m db.local --help."""
+"""The entry point of `python3 -m db.local`, which the Makefile runs."""
 
 import sys
 
-if sys.version_info < (3, 11):  # noqa: UP036 (an older one is what it is there to refuse)
-    sys.exit(f"db.local: Python {sys.version.split()[0]} is too old: make PYTHON=… with 3.11")
+if sys.version_info < (3, 11):  # noqa: UP036 (this line is for the older versions)
+    sys.exit(
+        f"db.local: this is Python {sys.version.split()[0]}, and it needs 3.11 or newer; name one "
+        "with make PYTHON=python3.11"
+    )
 if sys.platform != "linux":
-    sys.exit(f"db.local: this is {sys.platform}; the development database runs on Linux")
+    sys.exit(f"db.local: this is {sys.platform}; the development database runs on Linux only")
 
 from db.local.commands import main
 

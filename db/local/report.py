@@ -1,4 +1,4 @@
-"""What a person sees while a command works, and how a command refuses."""
+"""How a command speaks to the person who typed it."""
 
 import sys
 import time
@@ -10,7 +10,11 @@ _TERMINAL_COLUMNS = 79
 
 
 class CommandError(Exception):
-    """Why a command stops: one line for the person, and a tool's own words, unabridged."""
+    """Why a command stops.
+
+    The message is one line: what is wrong, and what to do. `detail` is the whole output of the
+    program that failed.
+    """
 
     def __init__(self, line: str, *, detail: str = "") -> None:
         super().__init__(line)
@@ -18,9 +22,9 @@ class CommandError(Exception):
 
 
 class Report:
-    """Says on one stream what is being done: a line a step, nothing else.
+    """Prints one line for each step of a command, and nothing else.
 
-    On a terminal a step shows its seconds while it runs; elsewhere it is one line, when it begins.
+    On a terminal a running step shows its seconds. Elsewhere a step prints its line when it begins.
     """
 
     def __init__(self, stream: TextIO = sys.stderr) -> None:
@@ -28,17 +32,17 @@ class Report:
         self._is_terminal = stream.isatty()
 
     def say(self, text: str) -> None:
-        """One line."""
+        """Print one line."""
         print(f"  {text}", file=self._stream, flush=True)
 
     @contextmanager
     def step(self, text: str) -> Generator[Callable[[str], None]]:
-        """A step that takes a while; yields how to show what it is at just now."""
+        """Report a step that takes a while. Yields a function that shows its progress."""
         started = time.monotonic()
 
-        def show(now: str) -> None:
+        def show(progress: str) -> None:
             if self._is_terminal:
-                line = f"  {text}  {time.monotonic() - started:.0f} s  {now}"
+                line = f"  {text}  {time.monotonic() - started:.0f} s  {progress}"
                 print(f"\r\033[K{line[:_TERMINAL_COLUMNS]}", end="", file=self._stream, flush=True)
 
         if self._is_terminal:

@@ -34,7 +34,7 @@ def build_image(
 ) -> ecs.ContainerImage:
     """An image that a deploy builds. The folder is the build context.
 
-    {dockerfile}.dockerignore lists the files that the image needs. Docker reads that list by itself.
+    {dockerfile}.dockerignore lists the files that the image needs. Docker reads it by itself.
     The CDK does not, so it is handed over here: another file in the folder makes no new image.
     """
     is_arm = settings.task_cpu_architecture == "ARM64"

@@ -8,8 +8,10 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from db.local import development
-from db.local.instance import DEFAULT_PORT, LocalInstance, find_free_port
+from db.local import lifecycle
+from db.local.access import DEFAULT_PORT
+from db.local.instance import LocalInstance
+from db.local.ports import find_free_port
 from db.local.report import CommandError, Report
 from db.local.servers import stop_all
 
@@ -40,9 +42,9 @@ def make_instance(folder: Path, name: str) -> Generator[LocalInstance]:
 
 
 def bring_up(instance: LocalInstance) -> float:
-    """What `make up` does; returns its seconds. Raises CommandError when the result is not healthy."""
+    """Do what `make up` does. Returns its seconds. Raises CommandError if it is not healthy."""
     port = None if instance.exists() else find_port()
-    status = development.bring_up(instance, Report(io.StringIO()), port=port)
+    status = lifecycle.bring_up(instance, Report(io.StringIO()), port=port)
     if not status.is_healthy or status.seconds is None:
         raise CommandError(f"bring_up returned an unhealthy database: {status}")
     return status.seconds

@@ -12,12 +12,13 @@ from pathlib import Path
 
 import asyncpg
 
-from db.local import development
-from db.local.development import Servers
-from db.local.instance import DEV_DATABASE, DEV_USER
+from db.local.access import DEV_DATABASE, DEV_USER
+from db.local.client import Target, build_client_environment
+from db.local.context import Context
+from db.local.installation import ensure_tools
+from db.local.postgres import Postgres
 from db.local.report import CommandError, Report
-from db.local.servers import Postgres, Server, client_environment
-from db.local.tools import ensure_tools
+from db.local.servers import Server, Servers, build_servers
 from tests.bench import instances
 from tests.bench.accounting import read_memory_bytes, read_settled_cpu_seconds
 from tests.bench.figures import Figure, Table, compare
@@ -71,7 +72,10 @@ def start_servers(folder: Path, report: Report) -> Generator[Servers]:
     with instances.make_instance(folder, "serving") as instance:
         with report.step("bringing up a database"):
             instances.bring_up(instance)
-        yield development.build_servers(instance, ensure_tools(report), instance.read_state())
+        context = Context(
+            instance=instance, tools=ensure_tools(report), state=instance.read_state()
+        )
+        yield build_servers(context)
 
 
 def find_ways(servers: Servers) -> tuple[Way, Way]:
@@ -132,12 +136,14 @@ def _log_in(servers: Servers, way: Way, *, count: int) -> None:
     clients = str(_LOGIN_CLIENTS)
     finished = subprocess.run(
         [
-            primary.tools.postgres("pgbench"), "--connect", "--no-vacuum", "--file", "/dev/stdin",
+            primary.context.tools.postgres("pgbench"), "--connect", "--no-vacuum",
+            "--file", "/dev/stdin",
             "--client", clients, "--jobs", clients, "--transactions", str(count // _LOGIN_CLIENTS),
         ],
         input="SELECT 1;",
-        env=client_environment(
-            primary.instance, host="127.0.0.1", port=way.port, user=DEV_USER, database=DEV_DATABASE
+        env=build_client_environment(
+            primary.context.instance,
+            Target(port=way.port, user=DEV_USER, database=DEV_DATABASE),
         ),
         capture_output=True,
         text=True,
@@ -263,7 +269,7 @@ async def _connect_all(servers: Servers, way: Way, count: int) -> list[asyncpg.C
                     port=way.port,
                     user=DEV_USER,
                     database=DEV_DATABASE,
-                    passfile=str(servers.primary.instance.passfile),
+                    passfile=str(servers.primary.context.instance.passfile),
                     ssl=False,
                 )
             except (asyncpg.PostgresError, OSError) as error:

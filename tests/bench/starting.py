@@ -8,13 +8,20 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from db.local import development
-from db.local.instance import REPLICATOR, SLOT, SUPERUSER, LocalInstance
+from db.local import lifecycle
+from db.local.access import REPLICATOR, SLOT, SUPERUSER
+from db.local.accounts import Account
+from db.local.context import Context
+from db.local.installation import ensure_tools
+from db.local.instance import LocalInstance
 from db.local.migrating import build_run
-from db.local.processes import Account, launch, run
+from db.local.pooler import PgBouncer
+from db.local.postgres import Postgres
+from db.local.preparation import prepare_primary
+from db.local.programs import launch, run
 from db.local.report import CommandError, Report
-from db.local.servers import PgBouncer, Postgres, prepare_roles
-from db.local.tools import ensure_tools
+from db.local.servers import Servers, build_servers
+from db.local.state import State
 from tests.bench import instances
 from tests.bench.figures import Figure, Table, compare
 
@@ -104,11 +111,10 @@ def _measure_whole(folder: Path, number: int) -> Whole:
     with instances.make_instance(folder, f"whole{number}") as instance:
         cold = instances.bring_up(instance)
         unchanged = instances.bring_up(instance)
-        development.take_down(instance)
-        tools = ensure_tools(Report())
-        servers = development.build_servers(instance, tools, instance.read_state())
+        lifecycle.take_down(instance)
+        servers = _build_servers(instance, instance.read_state())
         bare_start = _start_postgres(servers.primary)
-        development.take_down(instance)
+        lifecycle.take_down(instance)
         warm = instances.bring_up(instance)
     return Whole(cold=cold, unchanged=unchanged, bare_start=bare_start, warm=warm)
 
@@ -118,10 +124,10 @@ def _measure_parts(folder: Path, number: int) -> dict[str, float]:
     with instances.make_instance(folder, f"parts{number}") as instance:
         with instance.lock():
             state = instance.ensure_state(port=instances.find_port())
-        servers = development.build_servers(instance, ensure_tools(Report()), state)
+        servers = _build_servers(instance, state)
         parts = {"initdb": _make_primary(servers.primary)}
         parts["PostgreSQL"] = _start_postgres(servers.primary)
-        prepare_roles(servers.primary)
+        prepare_primary(servers.primary)
         parts["Flyway"] = _migrate(servers.primary)
         parts["pg_basebackup"] = _copy_primary(servers.primary, servers.replica)
         parts["replica"] = _start_postgres(servers.replica)
@@ -129,14 +135,18 @@ def _measure_parts(folder: Path, number: int) -> dict[str, float]:
     return parts
 
 
+def _build_servers(instance: LocalInstance, state: State) -> Servers:
+    return build_servers(Context(instance=instance, tools=ensure_tools(Report()), state=state))
+
+
 def _make_primary(primary: Postgres) -> float:
-    instance = primary.instance
+    instance = primary.context.instance
     password = instance.home / "superuser"
-    instance.write(password, primary.state.passwords[SUPERUSER], mode=0o600)
+    instance.write(password, primary.context.state.passwords[SUPERUSER], mode=0o600)
     seconds = _time(
         instance,
         [
-            primary.tools.postgres("initdb"), "--pgdata", str(primary.data),
+            primary.context.tools.postgres("initdb"), "--pgdata", str(primary.data),
             "--username", SUPERUSER, "--pwfile", str(password), "--auth", "scram-sha-256",
         ],
         account=instance.account,
@@ -147,27 +157,27 @@ def _make_primary(primary: Postgres) -> float:
 
 def _copy_primary(primary: Postgres, replica: Postgres) -> float:
     seconds = _time(
-        replica.instance,
+        replica.context.instance,
         [
-            primary.tools.postgres("pg_basebackup"), "--pgdata", str(replica.data),
+            primary.context.tools.postgres("pg_basebackup"), "--pgdata", str(replica.data),
             "--checkpoint", "fast", "--wal-method", "stream", "--slot", SLOT,
         ],
         environment=primary.build_environment(user=REPLICATOR, database="replication"),
-        account=replica.instance.account,
+        account=replica.context.instance.account,
     )  # fmt: skip
-    replica.instance.write(replica.data / "standby.signal", "")
+    replica.context.instance.write(replica.data / "standby.signal", "")
     _write_configuration(replica)
     return seconds
 
 
 def _start_postgres(server: Postgres) -> float:
     return _time(
-        server.instance,
+        server.context.instance,
         [
-            server.tools.postgres("pg_ctl"), "start", "--silent", "--wait",
-            "--pgdata", str(server.data), "--log", str(server.instance.log(server.name)),
+            server.context.tools.postgres("pg_ctl"), "start", "--silent", "--wait",
+            "--pgdata", str(server.data), "--log", str(server.context.instance.log(server.name)),
         ],
-        account=server.instance.account,
+        account=server.context.instance.account,
     )  # fmt: skip
 
 
@@ -175,19 +185,19 @@ def _migrate(primary: Postgres) -> float:
     """Flyway's own run, as this process's user: its jars may lie where the servers' may not go."""
     command, environment = build_run(primary)
     return _time(
-        primary.instance,
+        primary.context.instance,
         command,
         environment=os.environ | environment,
-        folder=primary.instance.migrations.parent,
+        folder=primary.context.instance.migrations.parent,
     )
 
 
 def _start_pooler(pool: PgBouncer) -> float:
     """Until it accepts connections; its program is copied to where the servers' account may go."""
-    instance = pool.instance
+    instance = pool.context.instance
     _write_configuration(pool)
     program = instance.home / "pgbouncer"
-    shutil.copy2(pool.tools.pgbouncer, program)
+    shutil.copy2(pool.context.tools.pgbouncer, program)
     log = instance.log(pool.name)
     started = time.monotonic()
     with log.open("ab") as output:
@@ -212,7 +222,7 @@ def _accepts_connections(port: int) -> bool:
 
 def _write_configuration(server: Postgres | PgBouncer) -> None:
     for path, text in server.render().items():
-        server.instance.write(path, text, mode=0o600)
+        server.context.instance.write(path, text, mode=0o600)
 
 
 def _time(

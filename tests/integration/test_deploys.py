@@ -495,7 +495,7 @@ def test_an_index_that_was_cut_short_is_told_dropped_and_built(
             host="127.0.0.1",
             port=primary.port,
             user="postgres",
-            password=primary.state.passwords["postgres"],
+            password=primary.context.state.passwords["postgres"],
             dbname=_DATABASE,
         ) as old,
         _once(lambda: bool(database.ask(waits)), kill) as deployment.poll,

@@ -9,7 +9,7 @@ import pglast
 import psycopg
 import pytest
 
-from db.local.instance import DEV_DATABASE, SUPERUSER
+from db.local.access import DEV_DATABASE, SUPERUSER
 from tests.support.documents import Document, read_documents
 from tests.support.machine import PROJECT, Machine
 

@@ -43,7 +43,9 @@ def _pool_without_prepared_statements(machine: Machine, home: Path) -> Generator
         auth_file=str(instance.auth_file),
         default_pool_size=2,
     )
-    pool = replace(servers.pool, instance=instance, settings=settings)
+    pool = replace(
+        servers.pool, context=replace(servers.pool.context, instance=instance), settings=settings
+    )
     files = pool.render()
     # PgBouncerSettings refuses 0. Of a setting that stands twice, PgBouncer takes the last value.
     files[instance.pooler_ini] += "max_prepared_statements = 0\n"

@@ -23,9 +23,10 @@ import pytest
 from psycopg import sql
 
 from db import roles, scram
-from db.local.instance import DEV_DATABASE, REPLICATOR, SUPERUSER, LocalInstance
+from db.local.access import DEV_DATABASE, REPLICATOR, SUPERUSER
+from db.local.instance import LocalInstance
+from db.local.postgres import Postgres, find_postmaster
 from db.local.processes import find_processes
-from db.local.servers import Postgres, find_postmaster
 from stacks.environments import STAGING
 from stacks.settings import names
 from stacks.settings.access import PORT
@@ -57,7 +58,7 @@ class HostedServer:
     host: Host
 
     def start(self, **settings: str) -> None:
-        instance = self.postgres.instance
+        instance = self.postgres.context.instance
         texts = self.postgres.render()
         settings = {"listen_addresses": "*", "port": str(PORT), "ssl": "on"} | settings
         texts[self.postgres.data / "postgresql.conf"] += "".join(
@@ -94,7 +95,7 @@ class HostedServer:
             host=self.host.address,
             port=PORT,
             user=SUPERUSER,
-            password=self.postgres.state.passwords[SUPERUSER],
+            password=self.postgres.context.state.passwords[SUPERUSER],
             dbname=DEV_DATABASE,
             autocommit=True,
             connect_timeout=2,
@@ -109,7 +110,7 @@ class HostedServer:
                 time.sleep(0.02)
 
     def _control(self, *arguments: str) -> None:
-        program = self.postgres.tools.postgres("pg_ctl")
+        program = self.postgres.context.tools.postgres("pg_ctl")
         command = [program, *arguments, "--silent", "--pgdata", str(self.postgres.data)]
         subprocess.run(
             self.host.build_command(*command),

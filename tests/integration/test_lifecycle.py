@@ -1,5 +1,6 @@
-"""`up`, `down` and what people do to a development database in between."""
+"""The commands of the development database, after accidents of every kind."""
 
+import io
 import json
 import os
 import pwd
@@ -10,15 +11,18 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import psycopg
 import pytest
 
-from db.local.instance import DEV_READONLY_DATABASE, DEV_USER, OWNER, SLOT, LocalInstance
-from db.local.processes import find_loopback_addresses
+from db.local import lifecycle, processes
+from db.local.access import DEV_READONLY_DATABASE, DEV_USER, OWNER, SLOT
+from db.local.instance import LocalInstance
+from db.local.ports import find_loopback_addresses
+from db.local.report import Report
 from db.migrations import find_migrations
 from tests.support.machine import PROJECT, Machine
 
@@ -36,7 +40,7 @@ def _emails(machine: Machine) -> list[str]:
 
 
 def _assert_refused(machine: Machine, *words: str, status: int = 1) -> None:
-    """`up` ends with one clear line that holds these words, and leaves nothing running."""
+    """`up` fails with one line that holds these words, and leaves no server running."""
     finished = machine.type("up")
     assert finished.status == status, finished
     last = finished.errors.strip().splitlines()[-1]
@@ -58,7 +62,7 @@ def test_up_ends_with_the_connection_strings_and_they_work(
     assert re.search(
         rf"^schema +{_LATEST} +{_LATEST} applied, 0 pending$", finished.output, re.MULTILINE
     )
-    psql = machine.servers.primary.tools.postgres("psql")
+    psql = machine.servers.primary.context.tools.postgres("psql")
     for database, answer in (("cloudflow_dev", "f"), ("cloudflow_dev_readonly", "t")):
         asked = subprocess.run(
             [psql, machine.address(database), "-XAtc", "SELECT pg_is_in_recovery()"],
@@ -84,6 +88,22 @@ def test_up_again_changes_nothing_and_down_keeps_the_data(
     machine.up()
     assert _emails(machine) == ["kept@example.com"]
     proven("up twice keeps every process; down and up again keeps the data")
+
+
+def test_an_up_that_changes_nothing_reads_the_processes_once_for_each_phase(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine.up()
+    scans: list[float] = []
+    read_all = processes._read_all
+
+    def count() -> Iterator[processes.Process]:
+        scans.append(time.monotonic())
+        return read_all()
+
+    monkeypatch.setattr(processes, "_read_all", count)
+    assert lifecycle.bring_up(machine.instance, Report(io.StringIO())).is_healthy
+    assert len(scans) == 3, "the check of the port, the start, the status"
 
 
 def test_a_killed_primary_comes_back_with_every_committed_row(
@@ -114,7 +134,7 @@ def test_a_stale_pid_file_is_cleared_and_the_process_it_names_is_left_alone(
     finally:
         bystander.kill()
         bystander.wait()
-    proven("a pid file that names another's process neither stops up nor harms that process")
+    proven("a pid file with the id of another process does not stop up, and that process goes on")
 
 
 def test_servers_whose_folder_was_deleted_are_ended_by_the_next_up(
@@ -133,7 +153,7 @@ def test_servers_whose_folder_was_deleted_are_ended_by_the_next_up(
 
 
 @pytest.mark.parametrize("address", find_loopback_addresses())
-def test_a_foreign_listener_on_one_address_is_named_and_left_alone(
+def test_a_foreign_listener_is_named_and_left_alone(
     machine: Machine, address: str, proven: Callable[[str], None]
 ) -> None:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
@@ -142,7 +162,7 @@ def test_a_foreign_listener_on_one_address_is_named_and_left_alone(
             machine, f"port {machine.port} on {address}", f"process {os.getpid()}", "PORT="
         )
         socket.create_connection((address, machine.port)).close()
-    proven(f"another's listener on {address} alone: refused, named by process, left alone")
+    proven(f"a foreign listener on {address}: up is refused, names its process and leaves it alone")
 
 
 def test_another_port_is_kept_for_later_commands(machine: Machine) -> None:
@@ -184,7 +204,7 @@ def test_a_port_that_cannot_serve_is_refused_and_not_kept(machine: Machine) -> N
     assert machine.running() == running
 
 
-def test_the_caller_s_own_postgresql_settings_lead_nothing_astray(machine: Machine) -> None:
+def test_libpq_variables_of_the_user_have_no_effect(machine: Machine) -> None:
     astray = {"PGSERVICE": "nope", "PGSSLMODE": "require", "PGHOSTADDR": "127.9.9.9"}
     replace(machine, environment=astray | {"FLYWAY_URL": "jdbc:nope"}).up()
     assert _emails(machine) == []
@@ -218,8 +238,9 @@ def test_a_primary_that_someone_started_by_hand_is_recognised(machine: Machine) 
     assert machine.type("down").status == 0
     primary = machine.servers.primary
     account = machine.instance.account
+    pg_ctl = primary.context.tools.postgres("pg_ctl")
     subprocess.run(
-        [primary.tools.postgres("pg_ctl"), "start", "-w", "-s", "-l", str(primary.data / "log")],
+        [pg_ctl, "start", "-w", "-s", "-l", str(primary.data / "log")],
         cwd=machine.instance.home,
         env={"PGDATA": str(primary.data)},
         user=account.uid if account.is_other else None,
@@ -230,7 +251,9 @@ def test_a_primary_that_someone_started_by_hand_is_recognised(machine: Machine) 
     assert machine.running()["primary"] == by_hand["primary"]
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="not root: has no capabilities to lack")
+@pytest.mark.skipif(
+    os.geteuid() != 0, reason="needs root, which has capabilities that can be removed"
+)
 def test_root_in_a_default_container_finds_its_own_servers(
     machine: Machine, proven: Callable[[str], None]
 ) -> None:
@@ -251,7 +274,7 @@ def test_psql_reaches_the_writer_the_replica_and_the_owner(machine: Machine) -> 
     assert machine.type("psql", "--owner", *ask).output == "cloudflow_owner|f\n"
 
 
-def test_status_as_json_says_what_the_table_says(machine: Machine) -> None:
+def test_status_as_json_holds_the_values_of_the_table(machine: Machine) -> None:
     machine.up()
     status = json.loads(machine.type("status", "--json").output)
     assert status["is_healthy"] is True
@@ -403,13 +426,15 @@ def _copy_project(target: Path) -> Path:
     return target
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="not root: every other test ran unprivileged")
+@pytest.mark.skipif(
+    os.geteuid() != 0, reason="not root: every other test already runs without privileges"
+)
 def test_an_ordinary_user_needs_nothing_from_root(
     machine: Machine, servers_folder: Path, proven: Callable[[str], None]
 ) -> None:
     user = pwd.getpwnam("nobody")
     project = _copy_project(servers_folder / "ordinary")
-    tools = machine.servers.primary.tools
+    tools = machine.servers.primary.context.tools
     target = project / ".local" / "tools"
     shutil.copytree(tools.pgbouncer.parent, target / "pgbouncer")
     shutil.copytree(tools.jars[0].parent, target / "flyway")
@@ -441,7 +466,7 @@ def test_an_ordinary_user_needs_nothing_from_root(
     proven("an ordinary user brings everything up and down, servers running as that user")
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="not root: servers run as oneself")
+@pytest.mark.skipif(os.geteuid() != 0, reason="not root: the servers run as the same user")
 def test_a_folder_that_the_servers_cannot_enter_is_one_clear_line(
     new_machine: Callable[[], Machine], servers_folder: Path
 ) -> None:

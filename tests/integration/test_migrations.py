@@ -1,4 +1,4 @@
-"""A bad migration: Flyway's own words, exit status not zero, the schema exactly as before."""
+"""A bad migration fails with Flyway's own message, and the schema stays as it was."""
 
 import os
 import re
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from db.local.instance import DEV_DATABASE, SUPERUSER
+from db.local.access import DEV_DATABASE, SUPERUSER
 from db.migrations import FOLDER as MIGRATIONS_FOLDER
 from db.migrations import find_migrations
 from tests.support.machine import Finished, Machine
@@ -28,7 +28,7 @@ ALTER TABLE no_such_table ADD COLUMN x int;
 
 @pytest.fixture
 def checkout(machine: Machine, tmp_path: Path) -> Machine:
-    """A machine with a checkout of its own, to put bad migrations in."""
+    """A machine with its own copy of the migrations, for a test to change."""
     folder = tmp_path / "migrations"
     shutil.copytree(MIGRATIONS_FOLDER, folder)
     changed = replace(machine, instance=replace(machine.instance, migrations=folder))
@@ -37,10 +37,10 @@ def checkout(machine: Machine, tmp_path: Path) -> Machine:
 
 
 def _dump(machine: Machine) -> str:
-    """The whole schema and Flyway's history, without what differs from dump to dump."""
+    """The schema and Flyway's history, without the lines that differ between dumps."""
     primary = machine.servers.primary
     dump = subprocess.run(
-        [primary.tools.postgres("pg_dump"), "--schema-only"],
+        [primary.context.tools.postgres("pg_dump"), "--schema-only"],
         env=primary.build_environment(user=SUPERUSER, database=DEV_DATABASE),
         capture_output=True,
         text=True,
@@ -100,10 +100,10 @@ def test_a_bad_migration_leaves_the_schema_exactly_as_it_was(
     for command in ("migrate", "up"):
         _assert_failed(checkout.type(command), words)
         assert _dump(checkout) == before
-        assert checkout.running() == running, "what ran before goes on running"
+        assert checkout.running() == running, "servers that ran before still run"
     assert checkout.type("down").status == 0
     _assert_failed(checkout.type("up"), words)
-    assert checkout.running() == {}, "what this up started is stopped again"
+    assert checkout.running() == {}, "the servers that this up started are stopped"
     proven(f"a migration {case}: refused in Flyway's words, the schema exactly as before")
 
 
@@ -134,6 +134,24 @@ def test_a_repeatable_migration_is_applied_once_and_hides_no_version(checkout: M
     assert "migrating" not in checkout.type("up").errors
 
 
+@pytest.mark.parametrize("name", ["R__active_users.sql", f"V{_NEXT}__active_users.SQL"])
+def test_a_file_that_only_a_deploy_refuses_is_applied_and_named(
+    checkout: Machine, name: str
+) -> None:
+    (checkout.instance.migrations / name).write_text("CREATE VIEW v AS SELECT 1;\n", "utf-8")
+    refusal = rf"a deploy would refuse these migrations: .*{re.escape(name)}: this is no"
+    status = checkout.type("status").output
+    assert f"{_LATEST} applied, 1 pending: {name}" in status
+    assert re.search(refusal, status)
+    migrated = checkout.type("migrate")
+    assert migrated.status == 0, migrated
+    assert re.search(refusal, migrated.errors)
+    up = checkout.type("up")
+    assert "migrating" not in up.errors
+    assert f"{_NEXT} applied, 0 pending\n" in up.output
+    assert re.search(refusal, up.output)
+
+
 def test_ctrl_c_during_a_migration_ends_its_session_too(
     checkout: Machine, proven: Callable[[str], None]
 ) -> None:
@@ -153,7 +171,7 @@ def test_ctrl_c_during_a_migration_ends_its_session_too(
     assert process.returncode == 130
     deadline = time.monotonic() + 10  # PostgreSQL looks once a second (db/roles.py)
     while primary.query(sleeping):
-        assert time.monotonic() < deadline, "the statement goes on without its client"
+        assert time.monotonic() < deadline, "the statement still runs without its client"
         time.sleep(0.1)
     assert _dump(checkout) == before
     proven("Ctrl-C during a migration ends its session in PostgreSQL too, the schema as before")

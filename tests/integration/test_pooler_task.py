@@ -10,7 +10,7 @@ import pytest
 from cryptography import x509
 
 from db import pgbouncer, scram
-from db.local.instance import DEV_DATABASE
+from db.local.access import DEV_DATABASE
 from stacks.constructs import pgbouncer_metrics
 from stacks.environments import STAGING
 from tests.support import containers

@@ -13,8 +13,8 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from db import pgbouncer, scram
-from db.local.development import Servers
-from db.local.instance import DEV_DATABASE, DEV_PASSWORD, DEV_USER, SUPERUSER
+from db.local.access import DEV_DATABASE, DEV_PASSWORD, DEV_USER, SUPERUSER
+from db.local.servers import Servers
 from tests.support.machine import Machine
 
 
@@ -36,7 +36,7 @@ def _sample_backends(servers: Servers) -> Generator[Peak]:
         port=servers.primary.port,
         user=SUPERUSER,
         dbname="postgres",
-        password=servers.primary.state.passwords[SUPERUSER],
+        password=servers.primary.context.state.passwords[SUPERUSER],
     )
     peak, done = Peak(), threading.Event()
 
@@ -130,7 +130,7 @@ def _six_users(machine: Machine) -> Generator[list[str]]:
 
 
 def _reload(servers: Servers, logins: tuple[pgbouncer.Login, ...]) -> None:
-    instance = servers.pool.instance
+    instance = servers.pool.context.instance
     instance.write(instance.auth_file, pgbouncer.render_auth_file(logins), mode=0o600)
     servers.pool.query("RELOAD;")
 

@@ -12,8 +12,8 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
+from db.local.access import DEV_DATABASE, DEV_USER, SUPERUSER
 from db.local.drafting import draft_migration
-from db.local.instance import DEV_DATABASE, DEV_USER, SUPERUSER
 from db.migrations import FOLDER as MIGRATIONS_FOLDER
 from tests.support.load import Load
 from tests.support.machine import PROJECT, Machine
@@ -115,7 +115,7 @@ def _under_load(machine: Machine) -> Generator[tuple[Load, Blocking]]:
         port=primary.port,
         user=SUPERUSER,
         dbname=DEV_DATABASE,
-        password=primary.state.passwords[SUPERUSER],
+        password=primary.context.state.passwords[SUPERUSER],
     )
     load = Load(
         connect=lambda: psycopg.connect(machine.address(), autocommit=True),

@@ -1,4 +1,4 @@
-"""The replica follows the primary, and is read-only."""
+"""The replica replays the primary's changes, and is read-only."""
 
 import secrets
 import time
@@ -7,8 +7,8 @@ from collections.abc import Callable
 import psycopg
 import pytest
 
-from db.local.development import read_status
-from db.local.instance import DEV_READONLY_DATABASE
+from db.local.access import DEV_READONLY_DATABASE
+from db.local.status import read_status
 from tests.support.machine import Machine
 
 _REPLAY_SECONDS = 30

@@ -1,4 +1,4 @@
-"""What each role may do, and may not; asked as the user that carries the traffic."""
+"""The privileges of each role, tried with a login of that role."""
 
 import secrets
 import time
@@ -11,7 +11,7 @@ import pytest
 
 from db import roles, scram
 from db.flyway import CALLBACKS
-from db.local.instance import DEV_DATABASE, DEV_PASSWORD, DEV_USER, OWNER
+from db.local.access import DEV_DATABASE, DEV_PASSWORD, DEV_USER, OWNER
 from tests.support.machine import Machine
 
 _POOLER_USER = roles.POOLER_USERS[0]
@@ -40,7 +40,7 @@ _REFUSED_TO_READERS = (
 
 @contextmanager
 def _logged_in(machine: Machine, user: str) -> Generator[psycopg.Connection]:
-    """Straight to the primary, with a password given to that user for once."""
+    """Connect to the primary without PgBouncer. The user gets a new password for it."""
     primary, password = machine.servers.primary, secrets.token_urlsafe()
     primary.query(f"ALTER ROLE {user} LOGIN PASSWORD '{scram.build_verifier(password)}'")
     with psycopg.connect(
@@ -80,7 +80,7 @@ def test_the_app_reads_and_writes_rows_and_cannot_change_the_schema(
 
 
 @pytest.mark.parametrize("user", roles.POOLER_USERS)
-def test_poolers_own_users_can_do_what_the_app_can_and_no_more(machine: Machine, user: str) -> None:
+def test_the_users_of_pgbouncer_have_the_privileges_of_the_app(machine: Machine, user: str) -> None:
     machine.up()
     with _logged_in(machine, user) as connection:
         _write(connection)
@@ -108,7 +108,7 @@ def test_groups_and_unused_users_cannot_log_in_and_nobody_is_a_superuser(
         (roles.READERS, "f", "f", "f", "f"),
         (roles.WRITERS, "f", "f", "f", "f"),
         (DEV_USER, "t", "t", "f", "f"),
-        # On this machine PgBouncer logs in as its clients do: its users have no password.
+        # Here PgBouncer logs in as its clients, so its own users have no password.
         *((user, "t", "f", "f", "f") for user in roles.POOLER_USERS),
     ]
 
@@ -124,11 +124,13 @@ def test_a_role_that_is_missing_is_made_again_and_no_log_shows_its_verifier(
     primary.query(f"DROP ROLE {DEV_USER}, {_POOLER_USER}")
     migrated = machine.type("migrate")
     assert migrated.status == 0, migrated
-    servers.pool.query("RECONNECT;")  # its sessions are those of the role that was dropped
+    servers.pool.query("RECONNECT;")  # its open sessions belong to the dropped role
     with psycopg.connect(machine.address()) as connection:
         _write(connection)
     text = log.read_text("utf-8")
-    assert "CREATE ROLE %I LOGIN" in text, "the statement is not logged: this test shows nothing"
+    assert "CREATE ROLE %I LOGIN" in text, (
+        "the statement is not in the log, so this test proves nothing"
+    )
     assert "SCRAM-SHA-256" not in text
     proven("a role that is missing is made; with every statement logged, no log has its verifier")
 
@@ -144,7 +146,7 @@ def test_a_role_that_cannot_be_made_is_named_and_its_verifier_is_not(machine: Ma
     assert "SCRAM-SHA-256" not in refused.errors + log
 
 
-def test_a_migration_writes_no_password_back(machine: Machine) -> None:
+def test_a_migration_does_not_reset_a_rotated_password(machine: Machine) -> None:
     primary = machine.up().primary
     rotated = scram.build_verifier(f"{DEV_PASSWORD}, rotated")
     primary.query(f"ALTER ROLE {DEV_USER} PASSWORD '{rotated}'")
@@ -153,7 +155,7 @@ def test_a_migration_writes_no_password_back(machine: Machine) -> None:
     assert rows[0]["rolpassword"] == rotated
 
 
-def test_a_group_that_was_dropped_comes_back_with_its_rights(machine: Machine) -> None:
+def test_a_dropped_group_is_made_again_with_its_privileges(machine: Machine) -> None:
     primary = machine.up().primary
     for group in (roles.READERS, roles.WRITERS):
         primary.query(f"DROP OWNED BY {group}; DROP ROLE {group}", database=DEV_DATABASE)
@@ -168,11 +170,11 @@ def test_a_group_that_was_dropped_comes_back_with_its_rights(machine: Machine) -
 
 
 def test_two_first_runs_at_once_make_each_role_once(machine: Machine) -> None:
-    """Flyway's own lock begins after its callback."""
+    """Flyway takes its own lock only after its callback."""
     primary = machine.up().primary
     primary.query(f"DROP ROLE {', '.join((DEV_USER, *roles.POOLER_USERS))}")
     callback = (CALLBACKS / "beforeMigrate__create_roles.sql").read_bytes()
-    password = primary.state.passwords[OWNER]
+    password = primary.context.state.passwords[OWNER]
 
     def run() -> None:
         with psycopg.connect(
@@ -184,14 +186,14 @@ def test_two_first_runs_at_once_make_each_role_once(machine: Machine) -> None:
             options=roles.build_session_options(DEV_USER, {}),
         ) as connection:
             connection.execute(callback)
-            time.sleep(0.2)  # the transaction goes on, as Flyway's would
+            time.sleep(0.2)  # keep the transaction open, as Flyway does
 
     with ThreadPoolExecutor(max_workers=4) as pool:
         for done in [pool.submit(run) for _ in range(4)]:
             done.result()
 
 
-def test_a_right_that_was_taken_away_stays_away(machine: Machine) -> None:
+def test_a_revoked_privilege_stays_revoked(machine: Machine) -> None:
     primary = machine.up().primary
     primary.query(f"REVOKE DELETE ON users FROM {roles.WRITERS}", user=OWNER, database=DEV_DATABASE)
     assert machine.type("migrate").status == 0

@@ -1,11 +1,11 @@
-"""The schema that Flyway makes is the one that CloudFlow's design documents."""
+"""The schema that Flyway makes is the schema of CloudFlow's design."""
 
 from collections.abc import Callable
 
 import psycopg
 
 from db import parameters
-from db.local.instance import DEV_DATABASE
+from db.local.access import DEV_DATABASE
 from db.migrations import find_migrations
 from tests.support.machine import Machine
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from db.flyway import DATABASE_FOLDER
-from db.local.tools import PGBOUNCER_SOURCE
+from db.local.pgbouncer_build import PGBOUNCER_SOURCE
 
 PROJECT = Path(__file__).resolve().parents[2]
 # A store knows where it lies: a checkout that was moved gets another.

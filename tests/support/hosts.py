@@ -19,7 +19,7 @@ from typing import Any
 
 from dnslib import QTYPE, RR, A, DNSRecord
 
-from db.local.processes import find_account
+from db.local.accounts import find_account
 
 _ROOT = [] if os.geteuid() == 0 else ["sudo", "-n"]
 _HOSTS = 2

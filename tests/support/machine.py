@@ -1,5 +1,6 @@
 """A person's machine with a development database, for tests."""
 
+import functools
 import os
 import random
 import secrets
@@ -7,15 +8,20 @@ import subprocess
 import sys
 from dataclasses import dataclass, field, replace
 
-from db.local import development
-from db.local.instance import DEV_DATABASE, DEV_PASSWORD, DEV_USER, LocalInstance, find_free_port
+from db.local.access import DEV_DATABASE, DEV_PASSWORD, DEV_USER
+from db.local.context import Context
+from db.local.installation import ensure_tools
+from db.local.instance import LocalInstance
+from db.local.ports import find_free_port
+from db.local.processes import find_processes
 from db.local.report import Report
-from db.local.tools import ensure_tools
+from db.local.servers import Servers, build_servers
+from db.local.tools import Tools
 from tests.support.synthesis import PROJECT
 
 
 def choose_port() -> int:
-    """A free port below those that the system gives to clients."""
+    """A free port below the range that the system gives to clients."""
     return find_free_port(after=random.randrange(12000, 28000))
 
 
@@ -30,7 +36,7 @@ class Finished:
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """A person at a machine with a development database: types commands, looks at the servers."""
+    """A person at a machine with a development database, who types commands."""
 
     instance: LocalInstance
     port: int
@@ -38,7 +44,7 @@ class Machine:
     wrapper: list[str] = field(default_factory=list)
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """Type a command, and not wait for it."""
+        """Type a command, without waiting for its end."""
         return subprocess.Popen(
             [*self.wrapper, sys.executable, "-m", "db.local", "--home", str(self.instance.home),
              "--migrations", str(self.instance.migrations), *arguments],
@@ -52,21 +58,24 @@ class Machine:
         )  # fmt: skip
 
     def type(self, *arguments: str) -> Finished:
-        """Type a command, and wait for it."""
+        """Type a command, and wait for its end."""
         output, errors = (process := self.start(*arguments)).communicate()
         return Finished(status=process.wait(), output=output, errors=errors)
 
-    def up(self) -> development.Servers:
-        """Bring it up, which must work."""
+    def up(self) -> Servers:
+        """Bring the database up. It must succeed."""
         finished = self.type("up")
         assert finished.status == 0, finished.errors
         return self.servers
 
     @property
-    def servers(self) -> development.Servers:
-        return development.build_servers(
-            self.instance, ensure_tools(Report()), self.instance.read_state()
+    def servers(self) -> Servers:
+        context = Context(
+            instance=self.instance,
+            tools=_find_tools(),
+            state=self.instance.read_state(),
         )
+        return build_servers(context)
 
     def address(self, database: str = DEV_DATABASE, *, user: str = DEV_USER) -> str:
         """A connection string through the pool, as the README gives it."""
@@ -74,8 +83,15 @@ class Machine:
 
     def running(self) -> dict[str, int]:
         """The process ids of the servers that run now, by name."""
-        found = {server.name: server.find() for server in self.servers}
+        processes = find_processes()
+        found = {server.name: server.find(processes) for server in self.servers}
         return {name: process.pid for name, process in found.items() if process}
+
+
+@functools.cache
+def _find_tools() -> Tools:
+    """The programs, found once: this starts each of them to read its version."""
+    return ensure_tools(Report())
 
 
 def copy_template(template: LocalInstance, machine: Machine) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 
 from db import roles
-from db.local.instance import DEV_DATABASE
+from db.local.access import DEV_DATABASE
 from tests.support import containers
 from tests.support.certificates import Authority
 from tests.support.containers import Image

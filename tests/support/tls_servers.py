@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from db.local.servers import Postgres
+from db.local.postgres import Postgres
 from tests.support.certificates import Authority
 from tests.support.machine import Machine
 
@@ -32,6 +32,6 @@ class Secure:
 def show_certificate(server: Postgres, key: str, certificate: str) -> None:
     """Let a running server offer TLS with this key and certificate."""
     for name, text in (("server.key", key), ("server.crt", certificate)):
-        server.instance.write(server.data / name, text, mode=0o600)
+        server.context.instance.write(server.data / name, text, mode=0o600)
     server.query("ALTER SYSTEM SET ssl = on")
     server.query("SELECT pg_reload_conf()")

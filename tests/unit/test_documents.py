@@ -12,7 +12,7 @@ from typing import Any
 import pglast
 import pytest
 
-from db.local.instance import DEFAULT_PORT, DEV_DATABASE, DEV_PASSWORD, DEV_USER
+from db.local.access import DEFAULT_PORT, DEV_DATABASE, DEV_PASSWORD, DEV_USER
 from db.migrations import FOLDER as MIGRATIONS_FOLDER
 from db.pgbouncer import PgBouncerSettings
 from stacks.environments import ENVIRONMENTS, STAGING

@@ -1,4 +1,4 @@
-"""`make migration` writes the next file, and never the wrong one."""
+"""`make migration` writes the file of the next migration."""
 
 import shutil
 from collections.abc import Callable
@@ -21,7 +21,7 @@ def _draft(folder: Path, *arguments: str) -> int:
     return main(["--migrations", str(folder), "migration", *arguments])
 
 
-def test_the_next_number_is_written_and_what_to_do_next_is_said(
+def test_the_file_gets_the_next_number_and_the_next_step_is_printed(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     due = len(find_migrations(folder)) + 1
@@ -74,7 +74,7 @@ def test_nothing_is_added_to_broken_numbering(
     assert sorted(folder.iterdir()) == before
 
 
-def test_no_file_is_written_over(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_file_is_overwritten(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = folder / f"V{len(find_migrations(folder)) + 1}__add_teams.sql.conf"
     settings.write_text("mine", encoding="utf-8")
     assert _draft(folder, "add_teams", "--index") == 1

@@ -1,4 +1,4 @@
-"""The one set of Flyway settings."""
+"""Flyway's settings, command line and environment."""
 
 import tomllib
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from db import flyway
 
 
-def test_flyway_refuses_what_it_would_skip_or_destroy_by_default() -> None:
+def test_flyway_refuses_misnamed_files_late_versions_and_clean() -> None:
     settings = tomllib.loads((flyway.IMAGE_FOLDER / "flyway.toml").read_text(encoding="utf-8"))
     assert settings["flyway"]["validateMigrationNaming"] is True
     assert settings["flyway"]["cleanDisabled"] is True

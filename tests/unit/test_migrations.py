@@ -1,9 +1,15 @@
-"""Migration files are found, numbered and checksummed as Flyway does it."""
+"""Migration files are found, numbered and checksummed as Flyway finds them."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
+from db.local.drafting import draft_migration
+from db.local.printing import describe_refusal
+from db.local.report import CommandError
+from db.local.schema import compare_history
+from db.migrations import FOLDER as MIGRATIONS_FOLDER
 from db.migrations import (
     calculate_checksum,
     calculate_checksums,
@@ -95,3 +101,36 @@ def test_settings_of_one_script_may_stand_beside_it(tmp_path: Path) -> None:
     for name in ("V1__a.sql", "V2__b.sql", "V2__b.sql.conf"):
         (tmp_path / name).touch()
     check_migrations(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["R__view.sql", "V5__teams.SQL"])
+def test_a_deploy_the_status_and_a_draft_judge_a_file_alike(name: str, tmp_path: Path) -> None:
+    """Flyway runs both files. A deploy refuses them, so localhost must not call them fine."""
+    folder = Path(shutil.copytree(MIGRATIONS_FOLDER, tmp_path / "migrations"))
+    (folder / name).touch()
+    refusal = _refuse(folder)
+    assert name in refusal
+    with pytest.raises(CommandError) as refused:
+        draft_migration(folder, "add_teams")
+    assert str(refused.value) == refusal
+
+    rows = [
+        {"version": "1", "script": script, "checksum": str(checksum), "success": "t"}
+        for script, checksum in calculate_checksums(folder).items()
+    ]
+    before = [row for row in rows if row["script"] != name]
+    schema = compare_history(before, folder, has_roles=True)
+    assert schema.pending == [name], "make migrate would run it"
+    assert not schema.is_current
+    assert describe_refusal(schema).endswith(refusal)
+
+    schema = compare_history(rows, folder, has_roles=True)
+    assert schema.pending == []
+    assert schema.is_current, "make up has nothing to apply"
+    assert describe_refusal(schema).endswith(refusal)
+
+
+def test_the_status_of_well_named_migrations_has_no_refusal() -> None:
+    schema = compare_history([], MIGRATIONS_FOLDER, has_roles=False)
+    assert schema.deploy_refusal == ""
+    assert schema.pending == [migration.script for migration in find_migrations()]

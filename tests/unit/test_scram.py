@@ -1,4 +1,4 @@
-"""Verifiers are the ones PostgreSQL itself would make."""
+"""Verifiers are equal to those that PostgreSQL makes."""
 
 import base64
 
@@ -7,7 +7,7 @@ import pytest
 from db.scram import build_verifier
 
 
-def test_the_verifier_is_that_of_the_example_in_rfc_7677() -> None:
+def test_the_verifier_of_the_example_in_rfc_7677() -> None:
     salt = base64.b64decode("W22ZaJ0SNY7soEsUEjb6gQ==")
     assert build_verifier("pencil", salt=salt) == (
         "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$"
@@ -20,7 +20,7 @@ def test_every_verifier_has_a_salt_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("password", ["", "pässword", "tab\there"])
-def test_a_password_that_two_sides_could_read_differently_is_refused(password: str) -> None:
+def test_a_password_that_is_not_printable_ascii_is_refused(password: str) -> None:
     with pytest.raises(ValueError, match="printable ASCII") as refused:
         build_verifier(password)
     assert not password or password not in str(refused.value)

@@ -1,9 +1,13 @@
-"""Turns what the ECS task is given into what Flyway reads, and becomes Flyway.
+"""The entry point of the Flyway image: it prepares the environment, and then becomes Flyway.
 
-FLYWAY_URL, FLYWAY_USER, FLYWAY_PASSWORD: the primary, and the schema's owner there. APP_USER: the
-application's name there. PASSWORD_{user}: the passwords of the users that Flyway's callback makes
-where they are missing; only their verifiers go on. The argument is Flyway's verb: migrate, repair
-after a migration that failed half way, or info for the history.
+It reads these environment variables, which the ECS task definition sets:
+- FLYWAY_URL, FLYWAY_USER, FLYWAY_PASSWORD: the primary, and the schema's owner.
+- APP_USER: the application's user.
+- PASSWORD_{user}: the password of a user that Flyway's callback makes if it is missing. Flyway
+  gets only its SCRAM verifier.
+
+The argument is a command of Flyway: `migrate`, `repair` (after a migration that failed half way),
+or `info` (the history).
 """
 
 import os
@@ -24,7 +28,7 @@ def main() -> None:
     given = dict(os.environ)
     for name in ("FLYWAY_URL", "FLYWAY_USER", "FLYWAY_PASSWORD", "APP_USER"):
         if not given.get(name):
-            sys.exit(f"{name} is empty: the task definition gives it")
+            sys.exit(f"{name} is empty; set it in the task definition (stacks/migrations.py)")
     passwords = {
         name.removeprefix(_PASSWORD): given.pop(name)
         for name in sorted(given)
@@ -35,7 +39,9 @@ def main() -> None:
         try:
             verifiers[user] = scram.build_verifier(password)
         except ValueError as refusal:
-            sys.exit(f"{_PASSWORD}{user}: {refusal}; mend the secret that the task takes it from")
+            sys.exit(
+                f"{_PASSWORD}{user}: {refusal}; correct the secret that the task reads it from"
+            )
     given |= flyway.build_environment(
         url=given["FLYWAY_URL"],
         user=given["FLYWAY_USER"],

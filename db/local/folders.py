@@ -1,0 +1,7 @@
+"""The folders of this checkout that git does not hold."""
+
+from db.migrations import PROJECT
+
+DEFAULT_HOME = PROJECT / ".local" / "dev"  # the development database
+TOOLS = PROJECT / ".local" / "tools"  # what was built or fetched for this project
+LOGS = PROJECT / ".local" / "logs"  # the output of builds and downloads
