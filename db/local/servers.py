@@ -433,7 +433,7 @@ def prepare_roles(primary: Postgres) -> None:
         f"""{ensure_roles}
         SELECT 'ALTER ROLE {OWNER} CREATEROLE' FROM pg_roles
          WHERE rolname = '{OWNER}' AND NOT rolcreaterole \\gexec
-        SELECT 'CREATE DEV_DATABASE {DEV_DATABASE} OWNER {OWNER}'
+        SELECT 'CREATE DATABASE {DEV_DATABASE} OWNER {OWNER}'
          WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = '{DEV_DATABASE}') \\gexec
         SELECT pg_create_physical_replication_slot('{SLOT}', true)
          WHERE NOT EXISTS (SELECT FROM pg_replication_slots WHERE slot_name = '{SLOT}');

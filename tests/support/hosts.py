@@ -6,7 +6,6 @@ no ICMP. Needs root, as the containers do, and Debian's iproute2.
 
 import math
 import os
-import random
 import secrets
 import socketserver
 import struct
@@ -19,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from db.local.processes import find_account
+from tests.support.reservations import reserve_number
 
 _ROOT = [] if os.geteuid() == 0 else ["sudo", "-n"]
 _HOSTS = 2
@@ -70,8 +70,9 @@ def _run(*command: str) -> None:
 def building() -> Generator[HostNetwork]:
     """Two hosts and their router; at the end they are gone, with all that concerned them."""
     name = f"cf{secrets.token_hex(3)}"
-    # 198.18.0.0/15 is for tests (RFC 2544); the part is drawn: two runs may share a machine.
-    prefix = f"198.{random.choice((18, 19))}.{random.randrange(256)}"
+    # 198.18.0.0/15 is for tests (RFC 2544). Each test process has a part of its own.
+    number = reserve_number("networks", 512)
+    prefix = f"198.{18 + number // 256}.{number % 256}"
     hosts = tuple(
         Host(namespace=f"{name}-{number}", address=f"{prefix}.{4 * number + 2}")
         for number in range(1, _HOSTS + 1)
