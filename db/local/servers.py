@@ -31,6 +31,7 @@ from db.local.tools import Tools
 # Crash recovery after a hard stop may replay up to max_wal_size; a healthy start takes 0.1 s.
 _START_SECONDS = 60
 _STOP_SECONDS = 10
+_LAUNCH_SECONDS = 10
 _POOLER_START_SECONDS = 10
 _CLIENT_SECONDS = "5"
 
@@ -178,6 +179,27 @@ class Postgres:
                 f"the {self.name} did not start (its log: {log})",
                 detail=f"{error.detail}\n{said.read()}",
             ) from None
+        except BaseException:
+            self._wait_for_launch()
+            raise
+
+    def _wait_for_launch(self) -> None:
+        """Wait until a server that this process has just launched can be found by its name.
+
+        A copy of this process becomes pg_ctl, then a shell, then the server. On a busy machine that
+        takes a moment, in which an interrupted start would leave the server behind.
+        """
+        ours = read_process(os.getpid())
+        deadline = time.monotonic() + _LAUNCH_SECONDS
+        while time.monotonic() < deadline and any(
+            (ours and process.command == ours.command)
+            or (
+                Path(process.command[0]).name in ("pg_ctl", "sh")
+                and any(str(self.data) in word for word in process.command)
+            )
+            for process in find_processes()
+        ):
+            time.sleep(0.01)
 
     def stop(self) -> None:
         """Stop it in order: clients are cut, data is checkpointed."""

@@ -83,6 +83,8 @@ def building() -> Generator[HostNetwork]:
             stack.callback(_ip, "", "netns", "del", namespace)
             _ip(namespace, "link", "set", "lo", "up")
         _link(name, "", f"{prefix}.1", f"{prefix}.2")
+        # The kernel removes a namespace's links later. The next network has the same addresses.
+        stack.callback(_ip, "", "link", "del", f"{name}-h")
         _ip("", "route", "add", f"{prefix}.0/24", "via", f"{prefix}.1")
         for number, host in enumerate(hosts, start=1):
             router = f"{prefix}.{4 * number + 1}"

@@ -1,9 +1,11 @@
 """What a reviewer reads in `cdk diff` when a commit adds a migration: that, and nothing else."""
 
+import functools
 import re
 import shutil
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -76,9 +78,10 @@ def test_no_other_stack_changes(synthesis: Synthesis, next_commit: Path) -> None
 def test_the_diff_is_the_migration_the_image_and_pgbouncers_renewal_as_the_readme_shows(
     synthesis: Synthesis, next_commit: Path, proven: Callable[[str], None]
 ) -> None:
-    migrations, pooling, recovery = (
-        _diff(synthesis, next_commit, names.stack(STAGING, role)) for role in _CHANGED
-    )
+    stacks = [names.stack(STAGING, role) for role in _CHANGED]
+    with ThreadPoolExecutor() as side_by_side:
+        diff = functools.partial(_diff, synthesis, next_commit)
+        migrations, pooling, recovery = side_by_side.map(diff, stacks)
     assert _find_changed_lines(migrations) == [
         '[-]   "...image..."',
         '[+]   "...image..."',

@@ -1,9 +1,11 @@
 """What the mission promises of AWS, read from the templates."""
 
+import functools
 import json
 import string
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import aws_cdk as cdk
@@ -41,6 +43,13 @@ def _instances(template: Template) -> dict[str, dict[str, Any]]:
     }
 
 
+@functools.cache
+def _build_once(environment: str, *, is_recovery_promoted: bool) -> dict[str, Template]:
+    """Several tests share these templates, which take half a second. None may change them."""
+    (settings,) = (settings for settings in ENVIRONMENTS if settings.name == environment)
+    return build_templates(replace(settings, is_recovery_promoted=is_recovery_promoted))
+
+
 @pytest.fixture(scope="session")
 def stack_of(synthesis: Synthesis) -> Callable[[EnvironmentSettings, str], Template]:
     return lambda settings, role: synthesis.templates[names.stack(settings, role)]
@@ -52,10 +61,20 @@ def test_each_environment_has_its_stacks_and_development_none(synthesis: Synthes
     }
 
 
+@pytest.fixture(scope="module")
+def plain_synthesis(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The cdk.out of the command in cdk.json, which no other test here uses."""
+    folder = tmp_path_factory.mktemp("plain") / "cdk.out"
+    run_cdk("synth", "--quiet", "--output", str(folder), is_validated=False)
+    return folder
+
+
 @_each_environment
-def test_plain_cdk_finds_an_environment_by_its_pattern(settings: EnvironmentSettings) -> None:
-    """Through the command in cdk.json, which everything else here goes round."""
-    listed = run_cdk("ls", names.all_stacks(settings.name), is_validated=False).split()
+def test_plain_cdk_finds_an_environment_by_its_pattern(
+    settings: EnvironmentSettings, plain_synthesis: Path
+) -> None:
+    pattern = names.all_stacks(settings.name)
+    listed = run_cdk("ls", "--app", str(plain_synthesis), pattern, is_validated=False).split()
     assert sorted(listed) == sorted(names.stack(settings, role) for role in _ROLES)
 
 
@@ -376,7 +395,7 @@ def _find_foreign(value: Any, region: str) -> list[Any]:  # noqa: ANN401
 def test_the_recovery_region_asks_nothing_of_the_primary_one(
     settings: EnvironmentSettings, is_promoted: bool
 ) -> None:
-    templates = build_templates(replace(settings, is_recovery_promoted=is_promoted))
+    templates = _build_once(settings.name, is_recovery_promoted=is_promoted)
     source = f"arn:aws:rds:us-east-1:{ACCOUNT}:db:{names.primary(settings)}"
     for role in ("RecoveryBase", "Recovery"):
         template = templates[role]
@@ -392,8 +411,8 @@ def test_the_recovery_region_asks_nothing_of_the_primary_one(
 
 @_each_environment
 def test_promotion_is_one_setting_and_keeps_the_instance(settings: EnvironmentSettings) -> None:
-    before = build_templates(replace(settings, is_recovery_promoted=False))["Recovery"]
-    after = build_templates(replace(settings, is_recovery_promoted=True))["Recovery"]
+    before = _build_once(settings.name, is_recovery_promoted=False)["Recovery"]
+    after = _build_once(settings.name, is_recovery_promoted=True)["Recovery"]
     ((name, following),) = find(before, "AWS::RDS::DBInstance").items()
     leading = find(after, "AWS::RDS::DBInstance")[name]
     assert following.keys() - leading.keys() == {"SourceDBInstanceIdentifier"}
@@ -437,7 +456,7 @@ def test_every_alarm_reaches_a_person_and_says_what_to_do_first(
 
 @_each_environment
 def test_what_can_run_out_or_fall_silent_has_an_alarm(settings: EnvironmentSettings) -> None:
-    templates = build_templates(replace(settings, is_recovery_promoted=False))
+    templates = _build_once(settings.name, is_recovery_promoted=False)
     alarms = {
         alarm["AlarmName"].removeprefix(names.alarm(settings, "")): alarm
         for role in ("Monitoring", "Recovery")
@@ -502,7 +521,7 @@ def test_an_existing_vpc_further_clients_and_further_vpcs_are_settings() -> None
 
 
 def test_a_primary_region_that_comes_back_after_a_promotion_serves_nobody() -> None:
-    templates = build_templates(replace(PRODUCTION, is_recovery_promoted=True))
+    templates = _build_once(PRODUCTION.name, is_recovery_promoted=True)
     assert only(templates["Pooling"], "AWS::ECS::Service")["DesiredCount"] == 0
     assert not find(templates["Pooling"], "AWS::ApplicationAutoScaling::ScalableTarget")
 

@@ -15,7 +15,6 @@ from moto import mock_aws
 
 from stacks.handlers import migrations
 from stacks.handlers.migrations import DEADLINE, MigrationError
-from stacks.migrations import _START_TIMEOUT, _WATCH_TIMEOUT
 from tests.support.fargate import FAMILY, NOW, REGION, Fargate, connect
 
 _OLD, _NEW = ["V1__a.sql checksum 1"], ["V1__a.sql checksum 1", "V2__b.sql checksum 2"]
@@ -419,20 +418,6 @@ def test_an_answer_that_does_not_come_is_asked_for_again(
         "moto.core.botocore_stubber.BotocoreStubber.__call__", lambda *_, **__: None
     )
     assert _watch(fargate, event) == {"IsComplete": False}
-
-
-def test_every_attempt_fits_the_functions_timeout() -> None:
-    """Lambda would end it, and the framework takes that for a failure of the migration."""
-
-    def last(config: Any) -> float:  # noqa: ANN401
-        attempts = config.retries["total_max_attempts"]
-        # botocore waits up to 2^n s before the n-th repetition, 20 at most.
-        waits = sum(min(2**n, 20) for n in range(attempts - 1))
-        return float(attempts * (config.connect_timeout + config.read_timeout) + waits)
-
-    watching, starting = last(migrations.WATCH_CLIENT), last(migrations.START_CLIENT)
-    assert 2 * watching < _WATCH_TIMEOUT.to_seconds(), "describe or stop, and the log"
-    assert 4 * starting < _START_TIMEOUT.to_seconds(), "two lists, a description, the start"
 
 
 def test_a_permission_that_is_missing_fails_with_awss_own_words(fargate: Fargate) -> None:
