@@ -1,4 +1,4 @@
-"""Where benchmarks run: databases of their own in a temporary folder, gone afterwards."""
+"""The databases of the benchmarks, in a temporary folder that is deleted afterwards."""
 
 import io
 import os
@@ -13,13 +13,13 @@ from db.local.instance import DEFAULT_PORT, LocalInstance, find_free_port
 from db.local.report import CommandError, Report
 from db.local.servers import stop_all
 
-# Far from 5432, where people's own servers are, and below the ports that clients get (32768).
+# Away from 5432, where people have servers of their own, and below the ports of clients (32768).
 _PORTS_AFTER = DEFAULT_PORT + 15_000
 
 
 @contextmanager
 def make_folder() -> Generator[Path]:
-    """A temporary folder that the servers' account may enter (as root we run them as another)."""
+    """A temporary folder that the servers' account may enter. Root runs servers as another user."""
     folder = Path(tempfile.mkdtemp(prefix="cloudflow-bench-"))
     try:
         folder.chmod(0o755)
@@ -30,9 +30,9 @@ def make_folder() -> Generator[Path]:
 
 @contextmanager
 def make_instance(folder: Path, name: str) -> Generator[LocalInstance]:
-    """A development database that was never up; whatever comes, none of its servers outlives it."""
+    """A development database that was never up. Its servers are stopped when the block ends."""
     instance = LocalInstance(home=folder / name)
-    os.sync()  # what was written before is not this one's to wait for
+    os.sync()  # so that this measurement does not wait for the writes of the one before
     try:
         yield instance
     finally:
@@ -40,7 +40,7 @@ def make_instance(folder: Path, name: str) -> Generator[LocalInstance]:
 
 
 def bring_up(instance: LocalInstance) -> float:
-    """What `make up` does; returns its seconds. Raises CommandError when the result is not healthy."""
+    """Do what `make up` does; return its seconds. Raises CommandError if it is not healthy."""
     port = None if instance.exists() else find_port()
     status = development.bring_up(instance, Report(io.StringIO()), port=port)
     if not status.is_healthy or status.seconds is None:

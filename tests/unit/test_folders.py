@@ -1,6 +1,7 @@
 """Each folder of tests/ keeps to what its tests may need."""
 
 import ast
+import functools
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ _NEED_MORE = {"flyway_image", "machine", "new_machine", "pgbouncer_image", "secu
 }  # fmt: skip
 
 
+@functools.cache
 def _find_imports(path: Path) -> set[str]:
     """The modules that a file names in its imports, and those that their names may be."""
     found: set[str] = set()
