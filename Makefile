@@ -24,7 +24,8 @@ ifeq ($(origin NAME),command line)
 TYPED_NAME := $(subst ','\'',$(NAME))
 endif
 
-.PHONY: help $(LOCAL) migration test lint format bench synth app diff deploy rotate snapshots contract lock clean
+.PHONY: help $(LOCAL) migration check check-unit check-synth test lint format bench synth app diff \
+    deploy rotate snapshots contract lock clean
 
 help:
 	@sed -n 's/^\([a-z]*\):[^#]*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 17
@@ -43,9 +44,21 @@ migration: ## write the next migration's file; NAME=add_x, ARGS=--index
 	@test -n '$(TYPED_NAME)' || { echo "make $@: say what it does: make $@ NAME=add_x" >&2; exit 2; }
 	@$(PYTHON) -m db.local $@ $(ARGS) -- '$(TYPED_NAME)'
 
-test: .venv/.complete node_modules/.complete ## run the tests; ARGS='-k pooler' for some
+check: .venv/.complete node_modules/.complete ## lint, and the tests that need no server
+	@$(MAKE) --no-print-directory --jobs=3 lint check-unit check-synth
+
+# Two processes for the CDK's tests, and none more: each of them loads the CDK for a second.
+check-unit check-synth: PYTEST := $(IN_VENV) .venv/bin/python -m pytest --no-header
+check-unit: .venv/.complete
+	@$(PYTEST) tests/unit
+check-synth: .venv/.complete node_modules/.complete
+	@$(PYTEST) --numprocesses=2 tests/synth
+
+# Most tests wait most of the time, so that four of them keep two cores busy.
+WORKERS := 4
+test: .venv/.complete node_modules/.complete ## run all tests; ARGS='-k pooler' for some, ARGS=-n0 to debug
 	@$(PYTHON) -m db.local tools --containers
-	@$(IN_VENV) .venv/bin/python -m pytest $(ARGS)
+	@$(IN_VENV) .venv/bin/python -m pytest --numprocesses=$(WORKERS) $(ARGS)
 
 lint: .venv/.complete ## formatting, lint and types
 	@.venv/bin/ruff format --check

@@ -1,12 +1,17 @@
-"""What every test may use: the proofs that are printed at the end, and the shared fixtures."""
+"""What every test may use: markers by folder, the workers' shared fixtures, proofs.
+
+`make test` runs several workers of pytest-xdist. What takes long to make is made once a run.
+"""
 
 import contextlib
+import io
 import os
 import secrets
 import shutil
-import tempfile
+import threading
 from collections.abc import Callable, Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,63 +21,151 @@ from db.local.instance import LocalInstance
 from db.local.report import Report
 from db.local.servers import stop_all
 from db.local.tools import Tools
+from tests.support import containers
 from tests.support.machine import Machine, choose_port, copy_template
-from tests.support.synthesis import Synthesis, synthesize_audited
+from tests.support.progress import Progress, Proofs, build_prover
+from tests.support.scheduling import Scheduling, find_folder, rank
+from tests.support.sharing import make_once, make_run_folder, remove_run_folder
+from tests.support.synthesis import Synthesis, read_synthesis, synthesize_audited
 
-_PROOFS = pytest.StashKey[list[str]]()
+_RUN_FOLDER = pytest.StashKey[Path]()
+_REPORT = pytest.StashKey[Report]()
+_BUILD = pytest.StashKey[threading.Thread]()
+_IMAGES = {"flyway_image", "pgbouncer_image"}
+
+
+def _is_worker(config: pytest.Config) -> bool:
+    return hasattr(config, "workerinput")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_PROOFS] = []
-    # Validation runs once a run, in the CDK's own process (tests/synthesis.py).
+    # Validation runs once a run, in the CDK's own process (tests/support/synthesis.py).
     os.environ["CDK_VALIDATION"] = "false"
     os.environ["MOTO_EC2_LOAD_DEFAULT_AMIS"] = "false"  # 700 images of others, half a second
+    config.stash[_REPORT] = _open_report(config)
+    if _is_worker(config):
+        config.stash[_RUN_FOLDER] = Path(getattr(config, "workerinput")["run_folder"])  # noqa: B009
+        return
+    config.stash[_RUN_FOLDER] = make_run_folder()
+    config.pluginmanager.register(Proofs())
 
 
-def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> None:
-    if config.stash[_PROOFS]:
-        terminalreporter.section("proven on real software")
-        for proof in config.stash[_PROOFS]:
-            terminalreporter.write_line(f"- {proof}")
+def _open_report(config: pytest.Config) -> Report:
+    """Prints steps on the run's own standard error, from any worker, while tests are captured."""
+    capture: Any = config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        descriptor = os.dup(2)
+    return Report(_Lines(open(descriptor, "w", encoding="utf-8", buffering=1)))  # noqa: PTH123
+
+
+class _Lines(io.TextIOBase):
+    """A stream of whole lines: no step is redrawn, because several workers write to it."""
+
+    def __init__(self, stream: io.TextIOBase) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return self._stream.write(text)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    config = session.config
+    if not _is_worker(config) and config.get_verbosity() == 0:
+        config.pluginmanager.register(Progress(config.pluginmanager.getplugin("terminalreporter")))
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not _is_worker(config) and _RUN_FOLDER in config.stash:
+        remove_run_folder(config.stash[_RUN_FOLDER])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:  # noqa: ANN401
+    node.workerinput["run_folder"] = str(node.config.stash[_RUN_FOLDER])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:  # noqa: ANN401
+    return Scheduling(config, log)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Each test has its folder's name as its marker; what takes longest starts first."""
+    for item in items:
+        item.add_marker(find_folder(item.nodeid))
+    items.sort(key=lambda item: rank(item.nodeid))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Start to build the images in the background, where a test of this run needs them."""
+    config = session.config
+    is_first = os.environ.get("PYTEST_XDIST_WORKER", "gw0") == "gw0"
+    needed = {name for item in session.items for name in getattr(item, "fixturenames", ())}
+    if is_first and _IMAGES & needed and not config.option.collectonly:
+        thread = threading.Thread(target=_build_images, args=(config.stash[_REPORT],))
+        config.stash[_BUILD] = thread
+        thread.start()
+
+
+def _build_images(report: Report) -> None:
+    with contextlib.suppress(AssertionError):  # the tests that need an image fail by themselves
+        containers.ensure_images(report)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if _BUILD in session.config.stash:
+        session.config.stash[_BUILD].join()
 
 
 @pytest.fixture
 def proven(request: pytest.FixtureRequest) -> Callable[[str], None]:
-    """How a slow test says, at the end of the run, what it has shown and with which figures."""
-    return request.config.stash[_PROOFS].append
+    """States what a test has shown, with its figures, at the end of the run."""
+    return build_prover(request.node)
 
 
 @pytest.fixture(scope="session")
-def tools() -> Tools:
-    return ensure_tools(Report())
+def report(pytestconfig: pytest.Config) -> Report:
+    """Tells the person at the terminal about a step that takes a while."""
+    return pytestconfig.stash[_REPORT]
 
 
 @pytest.fixture(scope="session")
-def servers_folder() -> Generator[Path]:
+def tools(report: Report) -> Tools:
+    return ensure_tools(report)
+
+
+@pytest.fixture(scope="session")
+def servers_folder(pytestconfig: pytest.Config) -> Path:
     """A folder that the servers' account can enter; it cannot enter pytest's own."""
-    folder = Path(tempfile.mkdtemp(prefix="cloudflow-test-")).resolve()
-    folder.chmod(0o755)
-    yield folder
-    shutil.rmtree(folder)
+    return pytestconfig.stash[_RUN_FOLDER]
 
 
 @pytest.fixture(scope="session")
-def synthesis(tmp_path_factory: pytest.TempPathFactory) -> Synthesis:
+def synthesis(servers_folder: Path, report: Report) -> Synthesis:
     """Every stack's template, synthesized and validated once a run."""
-    return synthesize_audited(tmp_path_factory.mktemp("synthesis") / "cdk.out")
+
+    def make(folder: Path) -> None:
+        with report.step("synthesizing and validating every stack"):
+            synthesize_audited(folder)
+
+    return read_synthesis(make_once(servers_folder / "cdk.out", make))
 
 
 @pytest.fixture(scope="session")
-def template(tools: Tools, servers_folder: Path) -> LocalInstance:
+def template(tools: Tools, servers_folder: Path, report: Report) -> LocalInstance:
     """A database that was brought up from nothing and down again, to be copied."""
-    instance = LocalInstance(home=servers_folder / "template")
-    try:
-        lifecycle.bring_up(instance, Report(), port=choose_port())
-    finally:
-        stop_all(instance)
-    return instance
+
+    def make(folder: Path) -> None:
+        made = LocalInstance(home=folder)
+        try:
+            with report.step("making the database that the tests copy"):
+                lifecycle.bring_up(made, Report(io.StringIO()), port=choose_port())
+        finally:
+            stop_all(made)
+
+    return LocalInstance(home=make_once(servers_folder / "template", make))
 
 
 @pytest.fixture
@@ -100,8 +193,9 @@ def machine(template: LocalInstance, new_machine: Callable[[], Machine]) -> Mach
 
 @pytest.fixture(scope="session")
 def shared_machine(template: LocalInstance, servers_folder: Path) -> Generator[Machine]:
-    """One machine with a running database, for tests that leave it as they found it."""
-    made = Machine(instance=LocalInstance(home=servers_folder / "shared"), port=choose_port())
+    """A worker's machine with a running database, for tests that leave it as they found it."""
+    home = servers_folder / secrets.token_hex(4)
+    made = Machine(instance=LocalInstance(home=home), port=choose_port())
     copy_template(template, made)
     try:
         made.up()

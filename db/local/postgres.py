@@ -1,7 +1,9 @@
 """One PostgreSQL server: the primary, or the replica that streams from it."""
 
+import os
 import shutil
 import signal
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +30,7 @@ from db.local.report import CommandError
 # After a hard stop, PostgreSQL may have to replay max_wal_size. A normal start takes 0.1 s.
 _START_SECONDS = 60
 _STOP_SECONDS = 10
+_LAUNCH_SECONDS = 10
 
 _HEADER = "# Rendered by db/local/postgres.py.\n"
 _HBA = f"""\
@@ -130,6 +133,27 @@ class Postgres:
                 f"the {self.name} did not start; its messages are above and in {log}",
                 detail=f"{error.detail}\n{tail.read()}",
             ) from None
+        except BaseException:
+            self._wait_for_launch()
+            raise
+
+    def _wait_for_launch(self) -> None:
+        """Wait until a server that this process has just launched can be found by its name.
+
+        A copy of this process becomes pg_ctl, then a shell, then the server. On a busy machine that
+        takes a moment, in which an interrupted start would leave the server behind.
+        """
+        ours = read_process(os.getpid())
+        deadline = time.monotonic() + _LAUNCH_SECONDS
+        while time.monotonic() < deadline and any(
+            (ours and process.command == ours.command)
+            or (
+                Path(process.command[0]).name in ("pg_ctl", "sh")
+                and any(str(self.data) in word for word in process.command)
+            )
+            for process in find_processes()
+        ):
+            time.sleep(0.01)
 
     def stop(self) -> None:
         """Stop the server. It disconnects its clients and writes a checkpoint."""

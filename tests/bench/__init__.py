@@ -1,1 +1,1 @@
-"""Measures the local database against its unavoidable parts, and pooled against direct."""
+"""Benchmarks: the local database, the pool and the synth, each against a reference."""

@@ -1,4 +1,7 @@
-"""python -m tests.bench: what the local database costs and saves, as ratios of one run."""
+"""python -m tests.bench: measures the local database, the pool and the synth.
+
+Each figure is a ratio to a reference that was measured in the same run.
+"""
 
 import argparse
 import json
@@ -16,7 +19,7 @@ from tests.bench.figures import Table, render
 _INTERRUPTED = 130  # 128 + SIGINT, as a shell says it
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-# These share one database; `starting` makes its own.
+# These share one database. `starting` makes databases of its own.
 _SERVING: dict[str, Callable[[serving.Servers, Report], Table]] = {
     "logins": serving.measure_logins,
     "greedy": serving.measure_greedy,
@@ -25,7 +28,7 @@ _SERVING: dict[str, Callable[[serving.Servers, Report], Table]] = {
 
 
 def main(arguments: list[str]) -> int:
-    """Run the benchmarks; returns the exit status: 0 done, 1 refused, 2 wrong usage."""
+    """Run the benchmarks. The exit status is 0 if they ran, 1 if one failed, 2 for wrong usage."""
     options = _build_parser().parse_args(arguments)
     for number in _STOPPING:
         signal.signal(number, _interrupt_once)
@@ -38,7 +41,10 @@ def main(arguments: list[str]) -> int:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("bench: interrupted; its servers are stopped, its folder is gone", file=sys.stderr)
+        print(
+            "bench: interrupted. Its servers are stopped and its folder is deleted.",
+            file=sys.stderr,
+        )
         return _INTERRUPTED
     if options.json:
         print(json.dumps([asdict(table) for table in tables], indent=2))
@@ -50,7 +56,7 @@ def main(arguments: list[str]) -> int:
 def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument(
-        "--only", choices=["synth", "starting", *_SERVING], help="one of the benchmarks"
+        "--only", choices=["synth", "starting", *_SERVING], help="run this benchmark only"
     )
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     return parser

@@ -1,61 +1,48 @@
-"""What processes cost, as the kernel counts it in /proc: CPU in seconds, memory in bytes."""
+"""CPU and memory of servers: a process that was started, and its children."""
 
-import os
+import contextlib
 import time
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Iterable, Iterator
+from typing import cast
 
-_PROC = Path("/proc")
-_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+import psutil
+
 _SETTLING_SECONDS = 0.1
 _SETTLING_READINGS = 50
 
-# Fields of /proc/PID/stat after the command's closing parenthesis (proc_pid_stat(5), from 0).
-_PARENT = 1
-_CPU = slice(11, 15)  # utime, stime, and those of children that have exited: cutime, cstime
-
 
 def read_settled_cpu_seconds(roots: Iterable[int]) -> float:
-    """CPU that these processes and their children ever used, those that have exited included.
+    """The CPU that these processes and their children have used, including ended children.
 
-    Waits until two readings in a row are equal: a backend outlives its client for a moment, and
-    one that exits between the reading of its own time and of its parent's would be lost.
+    Two equal readings in a row are needed. A backend lives a moment longer than its client. If it
+    ended between the reading of its own time and of its parent's, its time would be lost.
     """
-    families = tuple(roots)
-    reading = _read_cpu_ticks(families)
+    pids = tuple(roots)
+    reading = _read_cpu_seconds(pids)
     for _ in range(_SETTLING_READINGS):
         time.sleep(_SETTLING_SECONDS)
-        before, reading = reading, _read_cpu_ticks(families)
+        before, reading = reading, _read_cpu_seconds(pids)
         if before == reading:
             break
-    return sum(reading.values()) / _TICKS_PER_SECOND
+    return sum(reading.values())
 
 
 def read_memory_bytes(roots: Iterable[int]) -> int:
-    """Memory of these processes and their children; pages that several share count once (PSS)."""
-    total = 0
-    for pid in _read_families(roots):
-        for line in (_PROC / str(pid) / "smaps_rollup").read_text(encoding="ascii").splitlines():
-            if line.startswith("Pss:"):
-                total += int(line.split()[1]) * 1024
-    return total
+    """The memory of these processes and their children. A shared page counts once (PSS)."""
+    return sum(int(process.memory_full_info().pss) for process in _find_families(roots))
 
 
-def _read_cpu_ticks(roots: Iterable[int]) -> dict[int, int]:
-    return {pid: sum(map(int, fields[_CPU])) for pid, fields in _read_families(roots).items()}
+def _read_cpu_seconds(roots: Iterable[int]) -> dict[int, float]:
+    # The four are user and system time, of the process and of its ended children.
+    reading: dict[int, float] = {}
+    for process in _find_families(roots):
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has ended since it was listed
+            reading[process.pid] = sum(process.cpu_times()[:4])
+    return reading
 
 
-def _read_families(roots: Iterable[int]) -> dict[int, list[str]]:
-    """The stat fields of these processes and of their children, by process id."""
-    families = {str(pid) for pid in roots}
-    found: dict[int, list[str]] = {}
-    for entry in _PROC.iterdir():
-        if entry.name.isdigit():
-            try:
-                text = (entry / "stat").read_text(encoding="utf-8", errors="replace")
-            except (FileNotFoundError, ProcessLookupError):
-                continue  # it has exited since the folder was listed
-            fields = text.rpartition(")")[2].split()
-            if entry.name in families or fields[_PARENT] in families:
-                found[int(entry.name)] = fields
-    return found
+def _find_families(roots: Iterable[int]) -> Iterator[psutil.Process]:
+    for pid in roots:
+        process = psutil.Process(pid)
+        yield process
+        yield from cast(list[psutil.Process], process.children())

@@ -1,4 +1,4 @@
-"""What a benchmark found, and how a person reads it."""
+"""The figures of a benchmark, and the tables that show them."""
 
 import statistics
 import textwrap
@@ -11,10 +11,10 @@ _INDENT = " " * 6
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """One thing measured: ours against a reference of the same run, and what that means.
+    """One measurement: our value, a reference of the same run, and what the figure means.
 
-    The ratio is ours : reference, the median over the rounds, with the lowest and highest beside
-    it. All of these are None where there is nothing to compare with.
+    The ratio is ours : reference. It is the median over the rounds, and the lowest and the highest
+    ratio stand beside it. Without a reference all of these are None.
     """
 
     name: str
@@ -29,7 +29,7 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Figures that share their two columns."""
+    """Figures that share the names of their two columns."""
 
     title: str
     reference_name: str
@@ -40,7 +40,7 @@ class Table:
 def compare(
     name: str, unit: str, *, reference: Sequence[float], ours: Sequence[float], meaning: str
 ) -> Figure:
-    """A figure from rounds that ran in pairs, reference[i] beside ours[i]."""
+    """A figure from pairs of rounds: reference[i] was measured beside ours[i]."""
     ratios = [one / other for one, other in zip(ours, reference, strict=True)]
     return Figure(
         name=name,
@@ -55,7 +55,7 @@ def compare(
 
 
 def render(tables: Sequence[Table]) -> str:
-    """The tables in columns, each figure's meaning below it."""
+    """The tables as text, with the meaning of each figure below it."""
     return "\n".join(_render_table(table) for table in tables)
 
 

@@ -1,4 +1,4 @@
-"""Where benchmarks run: databases of their own in a temporary folder, gone afterwards."""
+"""The databases of the benchmarks, in a temporary folder that is deleted afterwards."""
 
 import io
 import os
@@ -15,13 +15,13 @@ from db.local.ports import find_free_port
 from db.local.report import CommandError, Report
 from db.local.servers import stop_all
 
-# Far from 5432, where people's own servers are, and below the ports that clients get (32768).
+# Away from 5432, where people have servers of their own, and below the ports of clients (32768).
 _PORTS_AFTER = DEFAULT_PORT + 15_000
 
 
 @contextmanager
 def make_folder() -> Generator[Path]:
-    """A temporary folder that the servers' account may enter (as root we run them as another)."""
+    """A temporary folder that the servers' account may enter. Root runs servers as another user."""
     folder = Path(tempfile.mkdtemp(prefix="cloudflow-bench-"))
     try:
         folder.chmod(0o755)
@@ -32,9 +32,9 @@ def make_folder() -> Generator[Path]:
 
 @contextmanager
 def make_instance(folder: Path, name: str) -> Generator[LocalInstance]:
-    """A development database that was never up; whatever comes, none of its servers outlives it."""
+    """A development database that was never up. Its servers are stopped when the block ends."""
     instance = LocalInstance(home=folder / name)
-    os.sync()  # what was written before is not this one's to wait for
+    os.sync()  # so that this measurement does not wait for the writes of the one before
     try:
         yield instance
     finally:

@@ -1,4 +1,4 @@
-"""What the pool saves and costs: server CPU, clients served, latency and memory, against direct."""
+"""Compares the pool with direct connections: server CPU, clients served, latency and memory."""
 
 import asyncio
 import statistics
@@ -23,8 +23,8 @@ from tests.bench import instances
 from tests.bench.accounting import read_memory_bytes, read_settled_cpu_seconds
 from tests.bench.figures import Figure, Table, compare
 
-# A pooled login costs the servers about a twentieth, and /proc counts in hundredths of a second:
-# more of them, so that rounding stays at a few percent in both.
+# A pooled login costs the servers about a twentieth of a direct one, and the kernel counts in
+# hundredths of a second. With more pooled logins, rounding stays at a few percent for both.
 _LOGINS = {"direct": 200, "pooled": 1200}
 _LOGIN_ROUNDS = 5
 _LOGIN_CLIENTS = 2
@@ -38,29 +38,30 @@ _MANY_CLIENTS = 500
 _MANY_ROUNDS = 3
 _MANY_TRANSACTIONS = 40
 
-# A login occupies the client's only thread for a millisecond: all at once, the last would time out.
+# A login occupies the client's only thread for a millisecond. If all clients logged in at once,
+# the last of them would time out.
 _LOGINS_AT_A_TIME = 20
 
 
 @dataclass(frozen=True, kw_only=True)
 class Way:
-    """One way to the primary: the port that clients use, and the servers that work for them."""
+    """A way to the primary: the port that clients connect to, and the servers that it uses."""
 
     name: str
     port: int
     servers: tuple[Server, ...]
 
     def find_process_ids(self) -> list[int]:
-        """The servers' processes, as of now. Raises CommandError when one does not run."""
+        """The servers' processes. Raises CommandError if one of the servers does not run."""
         processes = [server.find() for server in self.servers]
         if None in processes:
-            raise CommandError(f"a server of the {self.name} way is gone")
+            raise CommandError(f"a server of the {self.name} way does not run: see its log")
         return [process.pid for process in processes if process]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Crowd:
-    """What many connected clients saw, in seconds a transaction, and what their servers held."""
+    """The seconds that each transaction of many clients took, and the memory of their servers."""
 
     latencies: list[float]
     memory_bytes: int
@@ -68,7 +69,7 @@ class Crowd:
 
 @contextmanager
 def start_servers(folder: Path, report: Report) -> Generator[Servers]:
-    """One database for all that is measured here."""
+    """One database for all measurements of this file."""
     with instances.make_instance(folder, "serving") as instance:
         with report.step("bringing up a database"):
             instances.bring_up(instance)
@@ -79,7 +80,7 @@ def start_servers(folder: Path, report: Report) -> Generator[Servers]:
 
 
 def find_ways(servers: Servers) -> tuple[Way, Way]:
-    """Direct, and pooled."""
+    """The direct way, and the way through the pool."""
     primary, pool = servers.primary, servers.pool
     return (
         Way(name="direct", port=primary.port, servers=(primary,)),
@@ -88,10 +89,10 @@ def find_ways(servers: Servers) -> tuple[Way, Way]:
 
 
 def set_max_connections(servers: Servers, maximum: int) -> None:
-    """Restart the primary with that max_connections, and before it the replica.
+    """Restart the replica, and then the primary with that max_connections.
 
-    By ALTER SYSTEM, whose file overrules the rendered one. The replica always gets the most: with
-    fewer than the primary it would stop to replay.
+    ALTER SYSTEM writes a file that overrides the rendered one. The replica always gets the highest
+    value, because with a lower value than the primary's it would stop replaying.
     """
     _restart(servers.replica, _HIGH_MAX_CONNECTIONS)
     _restart(servers.primary, maximum)
@@ -104,12 +105,14 @@ def _restart(server: Postgres, maximum: int) -> None:
 
 
 def measure_logins(servers: Servers, report: Report) -> Table:
-    """Server CPU of connect, SELECT 1 and disconnect, by pgbench -C; SCRAM in both ways."""
+    """Measure the server CPU of connect, SELECT 1 and disconnect. Both ways use SCRAM."""
     spent: dict[str, list[float]] = {"direct": [], "pooled": []}
     for number in range(1, _LOGIN_ROUNDS + 1):
         with report.step(f"logins, round {number} of {_LOGIN_ROUNDS}"):
             for way in find_ways(servers):
-                _log_in(servers, way, count=_LOGIN_CLIENTS)  # PgBouncer logs in, once for all
+                _log_in(
+                    servers, way, count=_LOGIN_CLIENTS
+                )  # PgBouncer opens its server connections
                 spent[way.name].append(_measure_login_seconds(servers, way) * 1000)
     figure = compare(
         "server CPU of one login",
@@ -122,7 +125,7 @@ def measure_logins(servers: Servers, report: Report) -> Table:
 
 
 def _measure_login_seconds(servers: Servers, way: Way) -> float:
-    """Seconds of server CPU that one login costs this way; the client's are not counted."""
+    """Seconds of server CPU that one login costs. The CPU of the client is not counted."""
     count = _LOGINS[way.name]
     process_ids = way.find_process_ids()
     before = read_settled_cpu_seconds(process_ids)
@@ -131,7 +134,7 @@ def _measure_login_seconds(servers: Servers, way: Way) -> float:
 
 
 def _log_in(servers: Servers, way: Way, *, count: int) -> None:
-    """Connect, SELECT 1 and disconnect that often. Raises CommandError with pgbench's words."""
+    """Connect, SELECT 1 and disconnect that often. Raises CommandError with pgbench's output."""
     primary = servers.primary
     clients = str(_LOGIN_CLIENTS)
     finished = subprocess.run(
@@ -154,7 +157,7 @@ def _log_in(servers: Servers, way: Way, *, count: int) -> None:
 
 
 def measure_greedy(servers: Servers, report: Report) -> Table:
-    """How many of far too many clients get all their answers, and what the others are told."""
+    """Count the clients that get all answers when there are too many, and the others' errors."""
     set_max_connections(servers, _LOW_MAX_CONNECTIONS)
     served: dict[str, int] = {}
     refusals: Counter[str] = Counter()
@@ -170,14 +173,17 @@ def measure_greedy(servers: Servers, report: Report) -> Table:
         reference=[served["direct"]],
         ours=[served["pooled"]],
         meaning="; ".join(
-            [f"{_GREEDY_CLIENTS} connect and stay, max_connections {_LOW_MAX_CONNECTIONS}", *told]
+            [
+                f"{_GREEDY_CLIENTS} clients stay connected, max_connections {_LOW_MAX_CONNECTIONS}",
+                *told,
+            ]
         ),
     )
     return _build_table("MORE CLIENTS THAN CONNECTIONS", figure)
 
 
 async def _run_greedy(servers: Servers, way: Way) -> list[str]:
-    """Each client's outcome: "" when it got all its answers, else what it was told instead."""
+    """The outcome of each client: "" if it got all its answers, else its error."""
     connections = await _connect_all(servers, way, _GREEDY_CLIENTS)
     outcomes = await asyncio.gather(*map(_ask, connections, range(_GREEDY_CLIENTS)))
     for connection in connections:
@@ -193,14 +199,14 @@ async def _ask(connection: asyncpg.Connection | str, number: int) -> str:
         for step in range(_GREEDY_TRANSACTIONS):
             answer = await connection.fetchval("SELECT $1 + $2::int", number, step)
             if answer != number + step:
-                return f"the answer {answer}, which is another's"
+                return f"the answer {answer}, which belongs to another client"
     except (asyncpg.PostgresError, OSError) as error:
         return str(error)
     return ""
 
 
 def measure_many(servers: Servers, report: Report) -> Table:
-    """Latency and memory of many clients, with max_connections high enough for all of them."""
+    """Measure latency and memory with many clients. max_connections is high enough for all."""
     set_max_connections(servers, _HIGH_MAX_CONNECTIONS)
     crowds: dict[str, list[Crowd]] = {"direct": [], "pooled": []}
     for number in range(1, _MANY_ROUNDS + 1):
@@ -209,7 +215,7 @@ def measure_many(servers: Servers, report: Report) -> Table:
                 crowds[way.name].append(asyncio.run(_run_many(servers, way)))
     return _build_table(
         f"{_MANY_CLIENTS} CLIENTS AT ONCE",
-        _compare_latency(crowds, percent=50, meaning="each inserts row after row without a pause"),
+        _compare_latency(crowds, percent=50, meaning="each client inserts rows without a pause"),
         _compare_latency(crowds, percent=99, meaning="one insert of a hundred takes longer"),
         compare(
             "memory of the servers",
@@ -235,7 +241,9 @@ async def _run_many(servers: Servers, way: Way) -> Crowd:
     if refusals:
         raise CommandError(f"{len(refusals)} clients were refused ({way.name})", detail=refusals[0])
     connections = [attempt for attempt in attempts if isinstance(attempt, asyncpg.Connection)]
-    await asyncio.gather(*(_insert(connection) for connection in connections))  # it is prepared now
+    await asyncio.gather(
+        *(_insert(connection) for connection in connections)
+    )  # prepares the statement
     latencies = await asyncio.gather(*map(_run_transactions, connections))
     memory_bytes = read_memory_bytes(way.find_process_ids())
     for connection in connections:
@@ -244,7 +252,7 @@ async def _run_many(servers: Servers, way: Way) -> Crowd:
 
 
 async def _run_transactions(connection: asyncpg.Connection) -> list[float]:
-    """Seconds of each of one client's transactions."""
+    """The seconds of each transaction of one client."""
     latencies: list[float] = []
     for _ in range(_MANY_TRANSACTIONS):
         started = time.perf_counter()
@@ -258,7 +266,7 @@ async def _insert(connection: asyncpg.Connection) -> None:
 
 
 async def _connect_all(servers: Servers, way: Way, count: int) -> list[asyncpg.Connection | str]:
-    """That many connections at the same time; where one is refused, what its client was told."""
+    """Open that many connections at the same time. A refused one is replaced by its error."""
     limit = asyncio.Semaphore(_LOGINS_AT_A_TIME)
 
     async def connect() -> asyncpg.Connection | str:

@@ -1,4 +1,4 @@
-"""How long starting takes: all of it, against what PostgreSQL, Flyway and PgBouncer need alone."""
+"""Compares `make up` with the programs that it starts, each started by itself."""
 
 import os
 import shutil
@@ -31,9 +31,9 @@ _START_SECONDS = 10
 
 @dataclass(frozen=True, kw_only=True)
 class Whole:
-    """Seconds of `make up`, from nothing, with all running and after `make down`.
+    """Seconds of `make up` from an empty folder, while all runs, and after `make down`.
 
-    `bare_start` is one PostgreSQL's start on the same data.
+    `bare_start` is the start of one PostgreSQL server on the same data.
     """
 
     cold: float
@@ -44,14 +44,14 @@ class Whole:
 
 @dataclass(frozen=True, kw_only=True)
 class Round:
-    """Seconds of each part by itself, and of the whole."""
+    """Seconds of each program by itself, and of the whole `make up`."""
 
     parts: dict[str, float]
     whole: Whole
 
 
 def measure(folder: Path, report: Report) -> Table:
-    """Several rounds of everything, each with its own reference beside it."""
+    """Measure several rounds. Each round measures its own reference."""
     rounds: list[Round] = []
     for number in range(1, _ROUNDS + 1):
         with report.step(f"starting, round {number} of {_ROUNDS}"):
@@ -74,7 +74,7 @@ def _judge_cold(rounds: list[Round]) -> Figure:
         "s",
         reference=[sum(one.parts.values()) for one in rounds],
         ours=[one.whole.cold for one in rounds],
-        meaning=f"bare: the programs it cannot do without, each by itself ({parts})",
+        meaning=f"bare: the programs that make up needs, each by itself ({parts})",
     )
 
 
@@ -84,7 +84,7 @@ def _judge_warm(rounds: list[Round]) -> Figure:
         "s",
         reference=[one.whole.bare_start for one in rounds],
         ours=[one.whole.warm for one in rounds],
-        meaning="bare: one PostgreSQL by pg_ctl; make up starts two and PgBouncer, and checks all",
+        meaning="bare: pg_ctl starts one PostgreSQL. make up starts and checks two and PgBouncer",
     )
 
 
@@ -94,12 +94,12 @@ def _judge_unchanged(rounds: list[Round]) -> Figure:
         "s",
         reference=[one.whole.bare_start for one in rounds],
         ours=[one.whole.unchanged for one in rounds],
-        meaning="make up once more: finds that all runs, is migrated and replicates",
+        meaning="make up again: it finds that all runs, is migrated and replicates",
     )
 
 
 def _measure_round(folder: Path, number: int) -> Round:
-    """Parts and whole, either first in every other round."""
+    """Measure the parts and the whole. The order changes with every round."""
     if number % 2:
         parts = _measure_parts(folder, number)
         return Round(parts=parts, whole=_measure_whole(folder, number))
@@ -120,7 +120,7 @@ def _measure_whole(folder: Path, number: int) -> Whole:
 
 
 def _measure_parts(folder: Path, number: int) -> dict[str, float]:
-    """Seconds of each program by itself; the configuration in between is not counted."""
+    """Seconds of each program by itself. Writing the configuration is not counted."""
     with instances.make_instance(folder, f"parts{number}") as instance:
         with instance.lock():
             state = instance.ensure_state(port=instances.find_port())
@@ -182,7 +182,7 @@ def _start_postgres(server: Postgres) -> float:
 
 
 def _migrate(primary: Postgres) -> float:
-    """Flyway's own run, as this process's user: its jars may lie where the servers' may not go."""
+    """Run Flyway as this process's user. The servers' account may not be able to read its jars."""
     command, environment = build_run(primary)
     return _time(
         primary.context.instance,
@@ -193,7 +193,7 @@ def _migrate(primary: Postgres) -> float:
 
 
 def _start_pooler(pool: PgBouncer) -> float:
-    """Until it accepts connections; its program is copied to where the servers' account may go."""
+    """Start a copy of its program that the servers' account can read; wait until it accepts."""
     instance = pool.context.instance
     _write_configuration(pool)
     program = instance.home / "pgbouncer"
@@ -211,7 +211,7 @@ def _start_pooler(pool: PgBouncer) -> float:
         if process.poll() is not None or time.monotonic() > started + _START_SECONDS:
             raise CommandError("PgBouncer did not start", detail=log.read_text(encoding="utf-8"))
         time.sleep(0.001)
-    process.returncode = 0  # stopped with the instance: subprocess need not warn
+    process.returncode = 0  # it is stopped with the instance, so that subprocess need not warn
     return time.monotonic() - started
 
 
@@ -233,7 +233,7 @@ def _time(
     account: Account | None = None,
     folder: Path | None = None,
 ) -> float:
-    """Seconds that a program runs. Raises CommandError with its words."""
+    """The seconds that a program runs. Raises CommandError with its output."""
     started = time.monotonic()
     status, output = run(
         command, folder=folder or instance.home, environment=environment, account=account

@@ -1,4 +1,4 @@
-"""How long a synth takes: both environments, against an app without a stack."""
+"""Compares the synth of both environments with that of an app that has no stack."""
 
 import json
 import os
@@ -19,13 +19,13 @@ _COMPARISONS = 20  # one takes milliseconds
 
 
 def measure(folder: Path, report: Report) -> Table:
-    """Rounds of the empty app and ours, with validation and without, each beside the other."""
+    """Measure the empty app and ours in turn, without validation and with it."""
     figures: list[Figure] = []
     for is_validated in (False, True):
         empty: list[float] = []
         ours: list[float] = []
         with report.step(f"synth, {'with' if is_validated else 'without'} validation"):
-            _synthesize(["app.py"], folder, is_validated=is_validated)  # what compiles, once
+            _synthesize(["app.py"], folder, is_validated=is_validated)  # compiles the modules
             for _ in range(_ROUNDS):
                 empty.append(_synthesize(["-c", _EMPTY_APP], folder, is_validated=is_validated))
                 ours.append(_synthesize(["app.py"], folder, is_validated=is_validated))
@@ -46,13 +46,13 @@ def measure(folder: Path, report: Report) -> Table:
 
 
 def _synthesize(arguments: list[str], folder: Path, *, is_validated: bool) -> float:
-    """Seconds of one synth, as `cdk` starts it."""
+    """The seconds of one synth, with the environment that `cdk` gives it."""
     environment = os.environ | {
         "CDK_OUTDIR": str(folder / "cdk.out"),
         "CDK_CONTEXT_JSON": json.dumps(CONTEXT),
         "PATH": f"{PROJECT / '.venv' / 'bin'}:{os.environ['PATH']}",
     }
-    # Python keeps what it compiled, as on its user's machine.
+    # Python keeps its compiled modules, as on a person's machine.
     for name in ("CDK_VALIDATION", "PYTHONDONTWRITEBYTECODE"):
         environment.pop(name, None)
     if not is_validated:
@@ -77,11 +77,13 @@ def _measure_snapshots(synthesis: Synthesis) -> Figure:
     for _ in range(_COMPARISONS):
         started = time.monotonic()
         if snapshots.compare(synthesis.templates):
-            raise CommandError("the snapshots are not of this tree: make snapshots")
+            raise CommandError(
+                "the snapshots differ from the templates of this tree: run make snapshots"
+            )
         seconds.append(time.monotonic() - started)
     return Figure(
         name="comparing all snapshots",
         unit="s",
         ours=statistics.median(seconds),
-        meaning="after the one synth that the tests share",
+        meaning="after the synth that the tests share",
     )

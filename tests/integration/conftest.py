@@ -8,6 +8,7 @@ import pytest
 
 from db import scram
 from db.local.instance import LocalInstance
+from db.local.report import Report
 from db.local.servers import stop_all
 from stacks.environments import STAGING
 from stacks.settings import names
@@ -24,7 +25,8 @@ from tests.support.tls_servers import Secure, show_certificate
 @pytest.fixture(scope="module")
 def secure(template: LocalInstance, servers_folder: Path) -> Generator[Secure]:
     """Servers that offer TLS, for one file of tests."""
-    machine = Machine(instance=LocalInstance(home=servers_folder / "secure"), port=choose_port())
+    home = servers_folder / f"secure-{secrets.token_hex(4)}"  # several workers share the folder
+    machine = Machine(instance=LocalInstance(home=home), port=choose_port())
     copy_template(template, machine)
     authority = Authority("a test")
     try:
@@ -38,13 +40,13 @@ def secure(template: LocalInstance, servers_folder: Path) -> Generator[Secure]:
 
 
 @pytest.fixture(scope="session")
-def flyway_image() -> Image:
-    return containers.ensure_flyway_image()
+def flyway_image(report: Report) -> Image:
+    return containers.ensure_flyway_image(report)
 
 
 @pytest.fixture(scope="session")
-def pgbouncer_image() -> Image:
-    return containers.ensure_pgbouncer_image()
+def pgbouncer_image(report: Report) -> Image:
+    return containers.ensure_pgbouncer_image(report)
 
 
 @pytest.fixture

@@ -1,15 +1,17 @@
-"""Builds the project's images and runs them: podman, as root, no daemon.
+"""Builds the project's images and runs them, with podman as root and without a daemon.
 
-No registry is asked. What stands in for debian:trixie-slim is Debian's own trixie, by debootstrap;
-everything above it is made by the Dockerfile itself.
+No registry is asked. Debian's own trixie, made by debootstrap, stands in for debian:trixie-slim.
+The Dockerfiles make everything above that.
 """
 
 import fcntl
+import functools
 import hashlib
 import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,38 +19,68 @@ from pathlib import Path
 
 from db.flyway import DATABASE_FOLDER
 from db.local.pgbouncer_build import PGBOUNCER_SOURCE
+from db.local.report import Report
 
 PROJECT = Path(__file__).resolve().parents[2]
-# A store knows where it lies: a checkout that was moved gets another.
+# Podman's store records its own path. A checkout that was moved gets another store.
 _STORE = PROJECT / ".local" / "containers" / hashlib.sha256(bytes(PROJECT)).hexdigest()[:8]
 _BASE = "docker.io/library/debian:trixie-slim"
+_LAYERS_LIVE = "720h"  # then packages are installed anew, with their security updates
 
 _ROOT = [] if os.geteuid() == 0 else ["sudo", "-n"]
-_PODMAN = [
-    *_ROOT, "podman", "--storage-driver=vfs", "--runtime=runc", "--cgroup-manager=cgroupfs",
-    f"--root={_STORE / 'storage'}", f"--runroot={_STORE / 'run'}",
-]  # fmt: skip
 _LIMITS = ["--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024", "--network=host"]
-HOST = "server.test"  # this machine, as containers call it: localhost may be ::1 first
+HOST = "server.test"  # this machine's name inside containers, where localhost may be ::1 first
+
+_MOUNT_OVERLAY = """\
+cd "$1" && mkdir lower upper work merged &&
+mount -t overlay overlay -o lowerdir=lower,upperdir=upper,workdir=work merged
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Image:
-    """A built image: where its files are, and how it wants to be started.
-
-    Containers run on those very files, which none can write: a copy of each would take seconds.
-    """
+    """A built image, and how it is started. `source` is what `podman run` starts it from."""
 
     name: str
-    root: Path
+    source: list[str]
     entrypoint: list[str]
     command: list[str]
     folder: str
     stop_signal: str
 
 
-def ensure_flyway_image() -> Image:
-    """Flyway's image as db/ makes it now."""
+@functools.cache
+def _find_driver() -> str:
+    return "overlay" if _can_mount_overlay() else "vfs"
+
+
+def _build_podman() -> list[str]:
+    driver = _find_driver()
+    # The store would be a mount of its own that stays, and no one could remove the checkout.
+    options = ["--storage-opt=overlay.skip_mount_home=true"] if driver == "overlay" else []
+    return [
+        *_ROOT, "podman", f"--storage-driver={driver}", *options, "--runtime=runc",
+        "--cgroup-manager=cgroupfs",
+        f"--root={_STORE / driver / 'storage'}", f"--runroot={_STORE / driver / 'run'}",
+    ]  # fmt: skip
+
+
+def _can_mount_overlay() -> bool:
+    """Whether the store can be an overlay, which spares the copies that vfs makes.
+
+    A kernel without overlay refuses the mount, and so does a file system that is one already.
+    """
+    _STORE.mkdir(parents=True, exist_ok=True)
+    folder = tempfile.mkdtemp(dir=_STORE)
+    mount = ["unshare", "--mount", "sh", "-c", _MOUNT_OVERLAY, "sh", folder]
+    try:
+        return not subprocess.run([*_ROOT, *mount], capture_output=True, check=False).returncode
+    finally:
+        subprocess.run([*_ROOT, "rm", "-rf", folder], check=True)
+
+
+def ensure_flyway_image(report: Report) -> Image:
+    """Flyway's image as db/ makes it now. It is built where it is missing."""
     # Maven trusts what this machine's Java trusts: a proxy may have its own authority.
     trusted = Path("/etc/ssl/certs/java/cacerts")
     options: list[str] = []
@@ -57,22 +89,31 @@ def ensure_flyway_image() -> Image:
             f"--volume={trusted}:/trusted:ro",
             "--build-arg=MAVEN_OPTS=-Djavax.net.ssl.trustStore=/trusted",
         ]
-    return _ensure("flyway", DATABASE_FOLDER, "images/flyway/Dockerfile", options)
+    return _ensure(report, "flyway", DATABASE_FOLDER, "images/flyway/Dockerfile", options)
 
 
-def ensure_pgbouncer_image() -> Image:
-    """PgBouncer's image, of Debian's patched source: upstream's archive is in no registry."""
+def ensure_pgbouncer_image(report: Report) -> Image:
+    """PgBouncer's image. It is built where it is missing.
+
+    Its source is Debian's patched one, because no registry has upstream's archive.
+    """
     digest = hashlib.sha256(PGBOUNCER_SOURCE.read_bytes()).hexdigest()
     options = [
         f"--volume={PGBOUNCER_SOURCE}:/source.tar.gz:ro",
         "--build-arg=PGBOUNCER_SOURCE=file:///source.tar.gz",
         f"--build-arg=PGBOUNCER_SHA256={digest}",
     ]
-    return _ensure("pgbouncer", DATABASE_FOLDER, "images/pgbouncer/Dockerfile", options)
+    return _ensure(report, "pgbouncer", DATABASE_FOLDER, "images/pgbouncer/Dockerfile", options)
 
 
-def _ensure(name: str, context: Path, dockerfile: str, options: list[str]) -> Image:
-    """An image of a folder as it is now; built when it is not there yet."""
+def ensure_images(report: Report) -> None:
+    """Build every image that is missing."""
+    ensure_pgbouncer_image(report)
+    ensure_flyway_image(report)
+
+
+def _ensure(report: Report, name: str, context: Path, dockerfile: str, options: list[str]) -> Image:
+    """The image of a folder as it is now. It is built where it is missing."""
     _STORE.mkdir(parents=True, exist_ok=True)
     with (
         (_STORE / "lock").open("w", encoding="ascii") as lock,
@@ -89,12 +130,24 @@ def _ensure(name: str, context: Path, dockerfile: str, options: list[str]) -> Im
             digest.update(f"{name_there}\0".encode() + target.read_bytes())
         tag = f"localhost/cloudflow-{name}:{digest.hexdigest()[:16]}"
         if not _has(tag):
-            _ensure_base()
-            _build(tag, copied, dockerfile, options)
-    (found,) = json.loads(_run("inspect", "--type=image", tag))
+            if not _has(_BASE):
+                with report.step("making the images' base, Debian trixie: about 30 s"):
+                    _make_base()
+            with report.step(f"building the image of {name}: about 30 s, less after the first"):
+                _build(tag, copied, dockerfile, options)
+    return _find_image(tag)
+
+
+def _find_image(name: str) -> Image:
+    (found,) = json.loads(_run("inspect", "--type=image", name))
+    source = [name]
+    if _find_driver() == "vfs":
+        # vfs would copy the image for each container, which takes seconds. Containers share its
+        # files instead. None can write to them.
+        source = ["--rootfs", _run("image", "mount", name).strip()]
     return Image(
-        name=tag,
-        root=Path(_run("image", "mount", tag).strip()),
+        name=name,
+        source=source,
         entrypoint=found["Config"]["Entrypoint"],
         command=found["Config"].get("Cmd", []),
         folder=found["Config"].get("WorkingDir", "/"),
@@ -120,7 +173,7 @@ def start(
     with output.open("ab") as file:
         return subprocess.Popen(
             [
-                *_PODMAN, "run", "--rm", f"--name={name}", *_LIMITS, f"--user={user}",
+                *_build_podman(), "run", "--rm", f"--name={name}", *_LIMITS, f"--user={user}",
                 f"--add-host={HOST}:127.0.0.1",
                 *([f"--stop-signal={image.stop_signal}"] if image.stop_signal else []),
                 "--read-only", "--read-only-tmpfs=false", "--cap-drop=all",
@@ -129,7 +182,7 @@ def start(
                 *(f"--mount=type=tmpfs,destination={path},{options}" for path, options in
                   scratch.items()),
                 f"--workdir={image.folder}", f"--entrypoint={json.dumps(image.entrypoint)}",
-                "--rootfs", str(image.root), *(command or image.command),
+                *image.source, *(command or image.command),
             ],
             env=os.environ | environment,
             stdin=subprocess.DEVNULL,
@@ -139,7 +192,7 @@ def start(
 
 
 def read(image: Image, *command: str, folder: str, given: str = "") -> str:
-    """What a program in an image prints, run in one of its folders; a container of its own."""
+    """The output of a program of an image, run in one of its folders in a container of its own."""
     return _run(
         "run", "--rm", "--interactive", *_LIMITS, f"--workdir={folder}",
         f"--entrypoint={command[0]}", image.name, *command[1:],
@@ -148,7 +201,7 @@ def read(image: Image, *command: str, folder: str, given: str = "") -> str:
 
 
 def stop(name: str) -> None:
-    """What ECS does to a task that is to end: SIGTERM, and after a while SIGKILL."""
+    """Stop a task as ECS does: its stop signal, and after a while SIGKILL."""
     _run("stop", "--ignore", "--time=10", name)
 
 
@@ -158,7 +211,7 @@ def find_process(name: str) -> int:
 
 
 def kill(name: str) -> None:
-    """What a lost host, or too little memory, does to a task."""
+    """End a task as a lost host does, or too little memory."""
     _run("kill", "--signal=KILL", name)
 
 
@@ -169,7 +222,7 @@ def send(name: str, signal: str) -> None:
 
 def _run(*arguments: str, given: str = "") -> str:
     finished = subprocess.run(
-        [*_PODMAN, *arguments], input=given, capture_output=True, text=True, check=False
+        [*_build_podman(), *arguments], input=given, capture_output=True, text=True, check=False
     )
     if finished.returncode:
         raise AssertionError(f"podman {arguments[0]} failed:\n{finished.stdout}{finished.stderr}")
@@ -177,7 +230,7 @@ def _run(*arguments: str, given: str = "") -> str:
 
 
 def _has(image: str) -> bool:
-    exists = [*_PODMAN, "image", "exists", image]
+    exists = [*_build_podman(), "image", "exists", image]
     return subprocess.run(exists, capture_output=True, check=False).returncode == 0
 
 
@@ -194,9 +247,7 @@ def find_context(folder: Path, dockerfile: str) -> list[Path]:
     )
 
 
-def _ensure_base() -> None:
-    if _has(_BASE):
-        return
+def _make_base() -> None:
     folder = Path(tempfile.mkdtemp(dir=_STORE))
     folder.chmod(0o755)  # it becomes the image's root, which every user has to enter
     try:
@@ -217,9 +268,17 @@ def _ensure_base() -> None:
 
 
 def _build(tag: str, context: Path, dockerfile: str, options: list[str]) -> None:
-    for old in _run("images", "--quiet", tag.partition(":")[0]).split():
-        _run("rmi", "--force", old)
+    """Build an image from the layers that are kept, and remove its predecessors."""
+    _run("image", "prune", "--force", f"--filter=until={_LAYERS_LIVE}")
+    name = tag.partition(":")[0]
+    old = _run("images", "--format={{.Repository}}:{{.Tag}}", name).split()
     _run(
-        "build", "--layers=false", *_LIMITS, *options,
+        "build", "--layers", *_LIMITS, *options,
         f"--file={context / dockerfile}", f"--tag={tag}", str(context),
     )  # fmt: skip
+    for predecessor in old:
+        _run("rmi", "--force", "--no-prune", predecessor)
+
+
+if __name__ == "__main__":
+    ensure_images(Report(sys.stderr))

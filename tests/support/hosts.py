@@ -6,7 +6,6 @@ with packets to a dead host. It needs root, as the containers do, and Debian's i
 
 import math
 import os
-import random
 import secrets
 import socketserver
 import subprocess
@@ -20,6 +19,7 @@ from typing import Any
 from dnslib import QTYPE, RR, A, DNSRecord
 
 from db.local.accounts import find_account
+from tests.support.reservations import reserve_number
 
 _ROOT = [] if os.geteuid() == 0 else ["sudo", "-n"]
 _HOSTS = 2
@@ -70,8 +70,9 @@ def _run(*command: str) -> None:
 def building() -> Generator[HostNetwork]:
     """Two hosts and their router. They are removed when the block ends."""
     name = f"cf{secrets.token_hex(3)}"
-    # 198.18.0.0/15 is for tests (RFC 2544). Runs that share a machine each draw a part of it.
-    prefix = f"198.{random.choice((18, 19))}.{random.randrange(256)}"
+    # 198.18.0.0/15 is for tests (RFC 2544). Each test process has a part of its own.
+    number = reserve_number("networks", 512)
+    prefix = f"198.{18 + number // 256}.{number % 256}"
     hosts = tuple(
         Host(namespace=f"{name}-{number}", address=f"{prefix}.{4 * number + 2}")
         for number in range(1, _HOSTS + 1)
@@ -82,6 +83,8 @@ def building() -> Generator[HostNetwork]:
             stack.callback(_ip, "", "netns", "del", namespace)
             _ip(namespace, "link", "set", "lo", "up")
         _link(name, "", f"{prefix}.1", f"{prefix}.2")
+        # The kernel removes a namespace's links later. The next network has the same addresses.
+        stack.callback(_ip, "", "link", "del", f"{name}-h")
         _ip("", "route", "add", f"{prefix}.0/24", "via", f"{prefix}.1")
         for number, host in enumerate(hosts, start=1):
             router = f"{prefix}.{4 * number + 1}"

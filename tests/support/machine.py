@@ -2,7 +2,6 @@
 
 import functools
 import os
-import random
 import secrets
 import subprocess
 import sys
@@ -17,12 +16,13 @@ from db.local.processes import find_processes
 from db.local.report import Report
 from db.local.servers import Servers, build_servers
 from db.local.tools import Tools
+from tests.support.reservations import choose_start_port
 from tests.support.synthesis import PROJECT
 
 
 def choose_port() -> int:
-    """A free port below the range that the system gives to clients."""
-    return find_free_port(after=random.randrange(12000, 28000))
+    """A free port that no other test process takes."""
+    return find_free_port(after=choose_start_port())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,10 +44,14 @@ class Machine:
     wrapper: list[str] = field(default_factory=list)
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """Type a command, without waiting for its end."""
+        """Type a command, and not wait for it.
+
+        Ctrl-C works in it even where the tests run in the background, which ignores SIGINT.
+        """
         return subprocess.Popen(
-            [*self.wrapper, sys.executable, "-m", "db.local", "--home", str(self.instance.home),
-             "--migrations", str(self.instance.migrations), *arguments],
+            [*self.wrapper, "env", "--default-signal=INT", sys.executable, "-m", "db.local",
+             "--home", str(self.instance.home), "--migrations", str(self.instance.migrations),
+             *arguments],
             cwd=PROJECT,
             env=os.environ | {"CLOUDFLOW_PORT": str(self.port)} | self.environment,
             stdin=subprocess.DEVNULL,
@@ -96,7 +100,10 @@ def _find_tools() -> Tools:
 
 def copy_template(template: LocalInstance, machine: Machine) -> None:
     """Give a machine a copy of the template's data, under another identity and other ports."""
-    subprocess.run(["cp", "-a", str(template.home), str(machine.instance.home)], check=True)
+    # WAL files are mostly zeros, which `--sparse` does not write.
+    subprocess.run(
+        ["cp", "-a", "--sparse=always", str(template.home), str(machine.instance.home)], check=True
+    )
     primary_port = find_free_port(after=machine.port)
     state = machine.instance.read_state()
     machine.instance.write_state(

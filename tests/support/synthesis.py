@@ -1,4 +1,4 @@
-"""Synthesizes every stack once, through the real CDK command line: no credentials, no network."""
+"""Synthesizes every stack through the real CDK command line, without credentials or network."""
 
 import json
 import os
@@ -13,20 +13,20 @@ PROJECT = Path(__file__).resolve().parents[2]
 CONTEXT: dict[str, Any] = json.loads((PROJECT / "cdk.json").read_text(encoding="utf-8"))["context"]
 Template = dict[str, Any]
 
-# Refuses every connection: a synth that asks anybody fails.
+# This address refuses every connection. A synth that asks a server fails.
 _NOWHERE = "http://127.0.0.1:9"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Synthesis:
-    """What one synth left: its folder, and every template by its stack's name."""
+    """The folder that one synth wrote, and every template by its stack's name."""
 
     folder: Path
     templates: dict[str, Template]
 
 
 def run_cdk(*arguments: str, is_validated: bool = True, folder: Path = PROJECT) -> str:
-    """What the CDK's command line prints; raises AssertionError with all it printed on failure."""
+    """The output of the CDK's command line. Raises AssertionError with all output on failure."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "CDK_"))}
     environment["PATH"] = f"{PROJECT / '.venv' / 'bin'}:{environment['PATH']}"
     environment |= dict.fromkeys(
@@ -49,9 +49,14 @@ def run_cdk(*arguments: str, is_validated: bool = True, folder: Path = PROJECT) 
 
 
 def synthesize_audited(folder: Path) -> Synthesis:
-    """The app of tests/audited_app.py: fixed account, cdk-nag beside the built-in validation."""
+    """Synthesize tests/support/audited_app.py: cdk-nag runs beside the built-in validation."""
     app = f"{sys.executable} -m tests.support.audited_app"
     run_cdk("synth", "--quiet", "--strict", "--output", str(folder), "--app", app)
+    return read_synthesis(folder)
+
+
+def read_synthesis(folder: Path) -> Synthesis:
+    """The templates that a synth left in its folder."""
     return Synthesis(folder=folder, templates=read_templates(folder))
 
 

@@ -16,7 +16,7 @@ from stacks.environments import ENVIRONMENTS, STAGING
 from stacks.settings import names
 from stacks.settings.environment import EnvironmentSettings
 from tests.support.synthesis import Synthesis
-from tests.support.templates import build_templates, each_environment, find, only
+from tests.support.templates import build_once, build_templates, each_environment, find, only
 
 _ALARM = "AWS::CloudWatch::Alarm"
 _OF_AN_INSTANCE = {"cpu", "memory", "storage", "storage-trend", "connections"}
@@ -94,7 +94,7 @@ def test_every_alarm_reaches_a_person(
 
 @each_environment
 def test_what_can_run_out_or_fall_silent_has_an_alarm(settings: EnvironmentSettings) -> None:
-    alarms = _collect(build_templates(replace(settings, is_recovery_promoted=False)), settings)
+    alarms = _collect(build_once(settings.name, is_recovery_promoted=False), settings)
     instances = ("primary", "replica-1", "recovery")
     expected = {f"{instance}-{what}" for instance in instances for what in _OF_AN_INSTANCE}
     assert alarms.keys() == expected | _FURTHER
@@ -114,7 +114,7 @@ def test_what_can_run_out_or_fall_silent_has_an_alarm(settings: EnvironmentSetti
 def test_after_a_promotion_the_recovery_region_has_the_alarms_of_a_primary(
     settings: EnvironmentSettings,
 ) -> None:
-    alarms = _collect(build_templates(replace(settings, is_recovery_promoted=True)), settings)
+    alarms = _collect(build_once(settings.name, is_recovery_promoted=True), settings)
     assert alarms.keys() >= {"recovery-slot-lag", "recovery-transaction-ids", "pooler-down"}
     assert not alarms.keys() & {"recovery-lag", "backup-age"}
     instance = names.recovery_replica(settings)

@@ -1,7 +1,6 @@
 """The recovery region does not need the primary region, and a promotion keeps its replica."""
 
 import json
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +9,7 @@ from stacks.environments import PRODUCTION
 from stacks.settings import names
 from stacks.settings.environment import EnvironmentSettings
 from tests.support.audited_app import ACCOUNT
-from tests.support.templates import build_templates, each_environment, find, only
+from tests.support.templates import build_once, each_environment, find, only
 
 
 def _find_foreign(value: Any, region: str) -> list[Any]:  # noqa: ANN401
@@ -31,7 +30,7 @@ def _find_foreign(value: Any, region: str) -> list[Any]:  # noqa: ANN401
 def test_the_recovery_region_needs_nothing_from_the_primary_region(
     settings: EnvironmentSettings, is_promoted: bool
 ) -> None:
-    templates = build_templates(replace(settings, is_recovery_promoted=is_promoted))
+    templates = build_once(settings.name, is_recovery_promoted=is_promoted)
     source = f"arn:aws:rds:us-east-1:{ACCOUNT}:db:{names.primary(settings)}"
     for role in ("RecoveryBase", "Recovery"):
         template = templates[role]
@@ -47,8 +46,8 @@ def test_the_recovery_region_needs_nothing_from_the_primary_region(
 
 @each_environment
 def test_promotion_is_one_setting_and_keeps_the_instance(settings: EnvironmentSettings) -> None:
-    before = build_templates(replace(settings, is_recovery_promoted=False))["Recovery"]
-    after = build_templates(replace(settings, is_recovery_promoted=True))["Recovery"]
+    before = build_once(settings.name, is_recovery_promoted=False)["Recovery"]
+    after = build_once(settings.name, is_recovery_promoted=True)["Recovery"]
     ((name, replica),) = find(before, "AWS::RDS::DBInstance").items()
     promoted = find(after, "AWS::RDS::DBInstance")[name]
     assert replica.keys() - promoted.keys() == {"SourceDBInstanceIdentifier"}
@@ -65,6 +64,6 @@ def test_promotion_is_one_setting_and_keeps_the_instance(settings: EnvironmentSe
 
 
 def test_after_a_promotion_the_old_primary_region_runs_no_pgbouncer() -> None:
-    templates = build_templates(replace(PRODUCTION, is_recovery_promoted=True))
+    templates = build_once(PRODUCTION.name, is_recovery_promoted=True)
     assert only(templates["Pooling"], "AWS::ECS::Service")["DesiredCount"] == 0
     assert not find(templates["Pooling"], "AWS::ApplicationAutoScaling::ScalableTarget")

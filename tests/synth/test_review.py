@@ -1,9 +1,11 @@
 """`cdk diff` of a commit that adds a migration shows the migration and its effects only."""
 
+import functools
 import re
 import shutil
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -78,9 +80,10 @@ def test_a_migration_changes_three_stacks_of_each_environment(
 def test_the_diff_shows_the_migration_the_image_and_the_new_tasks_as_documented(
     synthesis: Synthesis, next_commit: Path, proven: Callable[[str], None]
 ) -> None:
-    migrations, pooling, recovery = (
-        _diff(synthesis, next_commit, names.stack(STAGING, role)) for role in _CHANGED_ROLES
-    )
+    stacks = [names.stack(STAGING, role) for role in _CHANGED_ROLES]
+    with ThreadPoolExecutor() as side_by_side:
+        diff = functools.partial(_diff, synthesis, next_commit)
+        migrations, pooling, recovery = side_by_side.map(diff, stacks)
     assert _find_changed_lines(migrations) == [
         '[-]   "...image..."',
         '[+]   "...image..."',

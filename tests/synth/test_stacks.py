@@ -4,6 +4,7 @@ import json
 import string
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import aws_cdk as cdk
@@ -40,10 +41,20 @@ def test_each_environment_on_aws_has_its_stacks_and_development_has_none(
     }
 
 
+@pytest.fixture(scope="module")
+def plain_synthesis(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The cdk.out of the command in cdk.json. All other tests start the app directly."""
+    folder = tmp_path_factory.mktemp("plain") / "cdk.out"
+    run_cdk("synth", "--quiet", "--output", str(folder), is_validated=False)
+    return folder
+
+
 @each_environment
-def test_plain_cdk_finds_an_environment_by_its_pattern(settings: EnvironmentSettings) -> None:
-    """Uses the command in cdk.json. All other tests start the app directly."""
-    listed = run_cdk("ls", names.all_stacks(settings.name), is_validated=False).split()
+def test_plain_cdk_finds_an_environment_by_its_pattern(
+    settings: EnvironmentSettings, plain_synthesis: Path
+) -> None:
+    pattern = names.all_stacks(settings.name)
+    listed = run_cdk("ls", "--app", str(plain_synthesis), pattern, is_validated=False).split()
     assert sorted(listed) == sorted(names.stack(settings, role) for role in _ROLES)
 
 

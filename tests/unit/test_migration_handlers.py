@@ -13,7 +13,6 @@ from botocore.awsrequest import AWSResponse
 from botocore.exceptions import ClientError
 from moto import mock_aws
 
-from stacks.constructs.migrations_functions import START_TIMEOUT, WATCH_TIMEOUT
 from stacks.handlers.start_migrations import handler as start_handler
 from stacks.handlers.start_migrations.start import NotStartedError, is_rollback, start
 from stacks.handlers.watch_migrations import handler as watch_handler
@@ -445,20 +444,6 @@ def test_a_call_without_an_answer_does_not_fail_the_deploy(
         "moto.core.botocore_stubber.BotocoreStubber.__call__", lambda *_, **__: None
     )
     assert _watch(fargate, event) == {"IsComplete": False}
-
-
-def test_every_attempt_fits_the_functions_timeout() -> None:
-    """When Lambda ends the function, the framework takes that for a failed migration."""
-
-    def last(config: Any) -> float:  # noqa: ANN401
-        attempts = config.retries["total_max_attempts"]
-        # botocore waits up to 2^n s before the n-th repetition, 20 at most.
-        waits = sum(min(2**n, 20) for n in range(attempts - 1))
-        return float(attempts * (config.connect_timeout + config.read_timeout) + waits)
-
-    watching, starting = last(watch_handler.CLIENT_CONFIG), last(start_handler.CLIENT_CONFIG)
-    assert 2 * watching < WATCH_TIMEOUT.to_seconds(), "describe or stop, and the log"
-    assert 4 * starting < START_TIMEOUT.to_seconds(), "two lists, a description, the start"
 
 
 def test_a_missing_permission_fails_with_the_message_of_aws(fargate: Fargate) -> None:
