@@ -34,7 +34,7 @@ def build_image(
 ) -> ecs.ContainerImage:
     """An image that a deploy builds. The folder is the build context.
 
-    {dockerfile}.dockerignore lists the files that the image needs. Docker reads that list by itself.
+    {dockerfile}.dockerignore lists the files that the image needs. Docker reads the list itself.
     The CDK does not, so this function passes the list on. A change of any other file in the folder
     then makes no new image.
     """
