@@ -18,7 +18,7 @@ _ROOM_BYTES = 6 * 2**30
 
 
 def make_run_folder() -> Path:
-    """A folder that the servers' account can enter. It is in memory if there is enough."""
+    """A folder that the servers' account can enter. It is in memory if that has room."""
     parent = _MEMORY if _has_room(_MEMORY) else None
     folder = Path(tempfile.mkdtemp(prefix="cloudflow-test-", dir=parent)).resolve()
     folder.chmod(0o755)
