@@ -5,12 +5,13 @@ PYTHON ?= python3
 LOCAL := up down status migrate psql logs reset
 IN_VENV := PATH="$(CURDIR)/.venv/bin:$$PATH"
 
-# Only as typed here: many a shell exports a PORT or YES that is meant for something else.
+# A PORT, YES or NAME counts only if it is typed after `make`. A shell may export the same name for
+# another program.
 ifeq ($(origin PORT),command line)
 export CLOUDFLOW_PORT := $(PORT)
 endif
 export UV_PYTHON_DOWNLOADS := never
-# Behind a proxy with its own certificate authority: trust what the system trusts, as pip does.
+# A proxy may have its own certificate authority. uv and Node then trust it as the system does.
 export UV_SYSTEM_CERTS := true
 export NODE_USE_SYSTEM_CA := 1
 # The version of `cdk` is pinned: it asks no registry for a newer one.
@@ -35,8 +36,8 @@ down:    ## stop it; its data stays
 status:  ## what runs, where, and which migrations it has
 migrate: ## apply new migrations
 psql:    ## a prompt; ARGS='-c "SELECT 1"' for one statement
-logs:    ## what the servers say
-reset:   ## destroy its data, after a yes; YES=1 to not be asked
+logs:    ## the end of each server's log
+reset:   ## delete its data, after a yes; YES=1 does not ask
 $(LOCAL):
 	@$(PYTHON) -m db.local $@ $(if $(filter reset,$@),$(SAID_YES)) $(ARGS)
 
@@ -47,7 +48,7 @@ migration: ## write the next migration's file; NAME=add_x, ARGS=--index
 check: .venv/.complete node_modules/.complete ## lint, and the tests that need no server
 	@$(MAKE) --no-print-directory --jobs=3 lint check-unit check-synth
 
-# Two processes for the CDK's tests, and none more: each of them loads the CDK for a second.
+# The CDK's tests run in two processes. Each process loads the CDK for a second, so more cost time.
 check-unit check-synth: PYTEST := $(IN_VENV) .venv/bin/python -m pytest --no-header
 check-unit: .venv/.complete
 	@$(PYTEST) tests/unit
@@ -76,9 +77,9 @@ bench: .venv/.complete node_modules/.complete ## measure the local database and 
 synth: .venv/.complete node_modules/.complete ## write every stack's CloudFormation into cdk.out
 	@$(IN_VENV) node_modules/.bin/cdk synth --quiet $(ARGS)
 
-# `cdk` runs this: cdk.json names it. It works in a fresh clone, and with the Node of .venv. `cdk` may
-# also run in another folder, with --app "make --silent -C HERE app": its output folder is relative
-# to that folder, which is PWD.
+# cdk.json names this target, so `cdk` runs it. It works in a fresh clone, and with the Node of
+# .venv. `cdk` may also run in another folder, with --app "make --silent -C HERE app". Then PWD is
+# that folder, and the output folder is relative to it.
 app: .venv/.complete
 	@cd "$(or $(PWD),.)" && $(IN_VENV) "$(CURDIR)/.venv/bin/python" "$(CURDIR)/app.py"
 
@@ -114,9 +115,9 @@ clean: ## remove .venv, node_modules, cdk.out and caches; never the local databa
 	@rm -rf .venv node_modules cdk.out .pytest_cache .ruff_cache
 	@find . -name .local -prune -o -name __pycache__ -prune -exec rm -rf {} +
 
-# Set-up. The stamp holds the folder's path: a moved copy, or one whose interpreter is gone, is
-# set up anew. The mere existence of .venv says nothing: an interrupted set-up leaves it behind.
-# The messages go to standard error: standard output is the output of `cdk`, which may run this.
+# Set-up. The stamp .venv/.complete holds the path of this folder. If the folder was moved, or its
+# interpreter is gone, make sets it up again. An interrupted set-up leaves .venv without the stamp.
+# The messages go to standard error, because `cdk` may run this and reads standard output.
 
 ifneq ($(shell test -x .venv/bin/python && cat .venv/.complete 2>&1),$(CURDIR))
 .PHONY: .venv/.complete
@@ -144,7 +145,7 @@ import sys; sys.exit(sys.version_info < (3, 11) and "$(PYTHON) is Python %d.%d; 
 or newer: make PYTHON=python3.11" % sys.version_info[:2])
 endef
 
-# Debian's python3 comes without ensurepip, which its package python3-venv adds.
+# Debian's python3 has no ensurepip. The package python3-venv adds it.
 define INSTALL_VENV
 sudo=; test "$$(id -u)" = 0 || sudo=sudo; \
 if ! command -v apt-get || ! command -v $${sudo:-env}; then \

@@ -37,8 +37,9 @@ def build_stacks(
 ) -> None:
     """Adds the stacks of all environments to the app.
 
-    `account` is for environments that name none. Without any, the stacks fit every account.
-    Raises ValueError when a check of the settings fails (stacks/settings/guards.py).
+    `account` is the account of environments that name none. If it is None too, the templates can be
+    deployed to any account. Raises ValueError when a check of the settings fails
+    (stacks/settings/guards.py).
     """
     environments = tuple(environments)
     guards.check_all(environments, authorities=flyway.AUTHORITIES.read_text(encoding="ascii"))

@@ -1,12 +1,12 @@
 """The names of the database's roles. db/callbacks/beforeMigrate__create_roles.sql makes them.
 
-The schema's owner makes the roles. It is no superuser. It has CREATEROLE, as RDS's master user has.
+The schema's owner makes the roles. The owner has CREATEROLE and is no superuser, as on RDS.
 """
 
 WRITERS = "cloudflow_writer"  # a group: may read and write rows, and may not change the schema
 READERS = "cloudflow_reader"  # a group: may read rows; for people and reports
-# The users as which PgBouncer logs in to the server. Secrets Manager's rotation alternates between
-# a user and the user of the same name with _clone.
+# PgBouncer logs in to PostgreSQL as one of these users. Secrets Manager's rotation alternates
+# between a user and the user of the same name with _clone.
 POOLER_USERS = ("pgbouncer", "pgbouncer_clone")
 
 

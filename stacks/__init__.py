@@ -1,1 +1,1 @@
-"""Where CloudFlow's database runs on AWS."""
+"""CloudFlow's database on AWS: one file for each stack."""

@@ -21,8 +21,8 @@ from stacks.settings.environment import EnvironmentSettings
 class MigrationsStack(BaseStack):
     """Deployed after the Network and Database stacks, and before PgBouncer's tasks are replaced.
 
-    Without `is_migrated_at_deploy`, and after a promotion, the stack has Flyway's task but does not
-    run it.
+    If `is_migrated_at_deploy` is False, or after a promotion, the stack has Flyway's task but does
+    not run it.
     """
 
     def __init__(

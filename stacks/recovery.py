@@ -57,7 +57,7 @@ class RecoveryStack(BaseStack):
         )
         shared = build_shared_resources(self, settings, network=network, key=key)
         replica = self._build_replica(settings, shared, primary)
-        # Before a promotion no task runs, except for a rehearsal.
+        # Before a promotion no task runs, except for a drill.
         tasks = (
             settings.pooler_tasks
             if settings.is_recovery_promoted
@@ -84,7 +84,7 @@ class RecoveryStack(BaseStack):
                 role="recovery",
                 parameters=budget.replica_parameters(settings),
             ),
-            # The primary has a fixed name, so its ARN is text and no reference to its stack.
+            # The primary has a fixed name. So its ARN is text, not a reference to its stack.
             source=primary,
             identifier=names.recovery_replica(settings),
             instance_class=settings.recovery_instance_class,
@@ -117,8 +117,8 @@ class RecoveryStack(BaseStack):
                 settings.pooler_tasks_maximum if settings.is_recovery_promoted else tasks
             ),
         )
-        # The CDK grants the ARN with its last six characters. ECS asks for the ARN without them
-        # (aws-cdk#18555).
+        # The CDK allows the ARN with its random last six characters. ECS asks for the ARN without
+        # them (aws-cdk#18555).
         pgbouncer.execution_role.add_to_principal_policy(
             iam.PolicyStatement(
                 actions=["secretsmanager:GetSecretValue"],

@@ -1,6 +1,6 @@
 """What every test may use: markers by folder, the workers' shared fixtures, proofs.
 
-`make test` runs several workers of pytest-xdist. What takes long to make is made once a run.
+`make test` runs several workers of pytest-xdist. Fixtures that take long are made once a run.
 """
 
 import contextlib
@@ -41,7 +41,7 @@ def _is_worker(config: pytest.Config) -> bool:
 def pytest_configure(config: pytest.Config) -> None:
     # Validation runs once a run, in the CDK's own process (tests/support/synthesis.py).
     os.environ["CDK_VALIDATION"] = "false"
-    os.environ["MOTO_EC2_LOAD_DEFAULT_AMIS"] = "false"  # 700 images of others, half a second
+    os.environ["MOTO_EC2_LOAD_DEFAULT_AMIS"] = "false"  # 700 images take half a second
     config.stash[_REPORT] = _open_report(config)
     if _is_worker(config):
         config.stash[_RUN_FOLDER] = Path(getattr(config, "workerinput")["run_folder"])  # noqa: B009
@@ -59,7 +59,7 @@ def _open_report(config: pytest.Config) -> Report:
 
 
 class _Lines(io.TextIOBase):
-    """A stream of whole lines: no step is redrawn, because several workers write to it."""
+    """A stream of whole lines. Several workers write to it, so no step is drawn again."""
 
     def __init__(self, stream: io.TextIOBase) -> None:
         self._stream = stream
@@ -92,14 +92,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling: 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Each test has its folder's name as its marker; what takes longest starts first."""
+    """Mark each test with its folder's name. The tests that take longest start first."""
     for item in items:
         item.add_marker(find_folder(item.nodeid))
     items.sort(key=lambda item: rank(item.nodeid))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Start to build the images in the background, where a test of this run needs them."""
+    """Start to build the images in the background, if a test of this run needs them."""
     config = session.config
     is_first = os.environ.get("PYTEST_XDIST_WORKER", "gw0") == "gw0"
     needed = {name for item in session.items for name in getattr(item, "fixturenames", ())}

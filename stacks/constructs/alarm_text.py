@@ -10,9 +10,9 @@ _MAXIMUM_CHARACTERS = 1024  # CloudWatch, PutMetricAlarm, AlarmDescription
 class AlarmText:
     """What a person reads when the alarm fires.
 
-    `command` is the first command to run. It is a shell command, or with `psql_on` a query for
-    psql on that instance. `waiting` tells what it costs to wait. `anchor` is the alarm's heading in
-    the runbook.
+    `command` is the first command to run. It is a shell command. If `psql_on` names an instance, it
+    is a query for psql on that instance. `waiting` tells what it costs to wait. `anchor` is the
+    alarm's heading in the runbook.
     """
 
     problem: str

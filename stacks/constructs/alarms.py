@@ -1,6 +1,7 @@
 """Adds alarms to one environment in one region.
 
-The alarms_*.py files beside this one have the metrics, thresholds and texts.
+The metrics, thresholds and texts are in alarms_instances.py, alarms_pgbouncer.py and
+alarms_jobs.py.
 """
 
 import aws_cdk as cdk

@@ -16,10 +16,10 @@ _BREACHING = cloudwatch.TreatMissingData.BREACHING
 
 _CPU_PERCENT = 80
 _MEMORY_FREE_SHARE = 0.1
-# RDS's storage autoscaling starts below a tenth. Less than this means that it did not help.
+# RDS's storage autoscaling starts below 0.1. A lower share means that autoscaling did not help.
 _STORAGE_FREE_SHARE = 0.05
 _HOURS_TO_FULL = 72
-# Above the budgets of stacks/settings/budget.py when no administrator is connected.
+# Above the budget of each server (stacks/settings/budget.py), if no administrator is connected.
 _CONNECTIONS_SHARE = 0.9
 # RDS measures the age of the last transaction. An idle primary starts a new WAL file every 5
 # minutes, so up to 300 s are no lag (RDS User Guide, "Monitoring read replication").

@@ -13,8 +13,8 @@ class BaseStack(cdk.Stack):
     """A stack of one environment in one region.
 
     `role` ends the stack's name: Network, Database and so on. `has_data` is for a stack whose
-    deletion would delete data, or would leave a database without its network or key. Without an
-    `account` the stack fits the account of the credentials that deploy it.
+    deletion would delete data, or would leave a database without its network or key. If
+    `account` is None, the stack is deployed to the account of the credentials.
     """
 
     def __init__(

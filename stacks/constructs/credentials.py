@@ -82,7 +82,7 @@ def build_pooler_secret(
         {
             "username": POOLER_USERS[0],
             "engine": "postgres",
-            # The rotation function wants the same host as in the master's secret. With another
+            # The rotation function needs the same host as in the master's secret. With another
             # host it calls the RDS API, and the VPC has no route to that.
             "host": primary.db_instance_endpoint_address,
             "port": PORT,

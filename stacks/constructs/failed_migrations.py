@@ -10,7 +10,7 @@ from stacks.settings.environment import EnvironmentSettings
 
 
 def count_failed_migrations(scope: Construct, settings: EnvironmentSettings) -> cloudwatch.IMetric:
-    """Counts tasks that stopped with another exit code than 0, or without any."""
+    """Counts tasks that stopped without an exit code, or with one that is not 0."""
     rule = events.Rule(
         scope,
         "FailedMigrations",

@@ -34,8 +34,9 @@ def build_image(
 ) -> ecs.ContainerImage:
     """An image that a deploy builds. The folder is the build context.
 
-    {dockerfile}.dockerignore lists the files that the image needs. Docker reads it by itself.
-    The CDK does not, so it is handed over here: another file in the folder makes no new image.
+    {dockerfile}.dockerignore lists the files that the image needs. Docker reads the list itself.
+    The CDK does not, so this function passes the list on. A change of any other file in the folder
+    then makes no new image.
     """
     is_arm = settings.task_cpu_architecture == "ARM64"
     ignored = (context / f"{dockerfile}.dockerignore").read_text(encoding="utf-8").splitlines()
@@ -55,8 +56,8 @@ def build_security_group(
     group = ec2.SecurityGroup(
         scope, "Group", vpc=network.vpc, description=description, allow_all_outbound=False
     )
-    # Any address, because image layers come from S3's public addresses. A VPC of this project has
-    # no other route out. In an existing VPC its own routes decide.
+    # Any address, because image layers come from S3's public addresses. In a VPC of this project,
+    # VPC endpoints are the only routes out. An existing VPC has routes of its own.
     group.add_egress_rule(ec2.Peer.any_ipv4(), ec2.Port.tcp(443), "AWS APIs, by VPC endpoint")
     return group
 
@@ -69,8 +70,8 @@ def open_database(
 ) -> ec2.ISecurityGroup:
     """Lets a security group connect to PostgreSQL.
 
-    Both rules are in the stack of the group, so that the Database stack does not depend on it. What
-    connects must depend on the returned group, because a reference does not wait for the rules.
+    Both rules are in the stack of `group`, so that the Database stack does not depend on it. A task
+    that connects must depend on the returned group. A reference alone does not wait for the rules.
     """
     database = ec2.SecurityGroup.from_security_group_id(
         scope, "DatabaseGroup", database_group.security_group_id, allow_all_outbound=False

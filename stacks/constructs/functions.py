@@ -52,8 +52,8 @@ def build_function(
 def build_code(handler: str, *, handlers: Path = HANDLERS) -> lambda_.AssetCode:
     """An asset with the handler's folder only, so that a change there updates one function.
 
-    The folder stays a package in the asset: its modules import each other relatively, on AWS as in
-    the tests.
+    In the asset the folder is still a package, so its modules import each other in the same way on
+    AWS and in the tests.
     """
     folder = handler.split(".", maxsplit=1)[0]
     return lambda_.Code.from_asset(
@@ -66,7 +66,7 @@ def build_code(handler: str, *, handlers: Path = HANDLERS) -> lambda_.AssetCode:
 def build_function_role(
     scope: Construct, construct_id: str, description: str, log_group: logs.LogGroup
 ) -> iam.Role:
-    """A role that may write one log group. AWS's managed policy allows to write all of them."""
+    """A role that may write one log group. AWS's managed policy allows all log groups."""
     role = iam.Role(
         scope,
         construct_id,

@@ -19,7 +19,7 @@ from stacks.settings.environment import EnvironmentSettings
 
 @dataclass(frozen=True, kw_only=True)
 class SharedResources:
-    """They stay after their stack is deleted, because the retained instances use them."""
+    """These resources stay after their stack is deleted: the retained instances use them."""
 
     network: DatabaseNetwork
     key: kms.IKey

@@ -52,7 +52,7 @@ def build_primary(
         storage_encryption_key=shared.key,
         multi_az=settings.is_multi_az,
         apply_immediately=settings.is_applied_immediately,
-        # RDS's default is to charge for support after PostgreSQL's own support ends. Replicas
+        # By default RDS charges for support after PostgreSQL's own support has ended. Replicas
         # take this setting from the primary.
         engine_lifecycle_support=(
             rds.EngineLifecycleSupport.OPEN_SOURCE_RDS_EXTENDED_SUPPORT_DISABLED

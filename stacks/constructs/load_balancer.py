@@ -12,8 +12,8 @@ from stacks.settings import names
 from stacks.settings.access import PORT
 from stacks.settings.environment import EnvironmentSettings, Region
 
-# A task that ECS replaces gets no new clients, and keeps its old clients for this delay. After it
-# the task has its stop timeout to end their transactions (pgbouncer_task.py).
+# A task that ECS replaces gets no new clients, and keeps its old clients for this delay. Then ECS
+# stops the task. The task ends its transactions within its stop timeout (pgbouncer_task.py).
 _DEREGISTRATION_DELAY = cdk.Duration.seconds(120)
 _HEALTH_CHECK_INTERVAL = cdk.Duration.seconds(10)
 # The load balancer's default. It must be above PgBouncer's tcp_keepidle of 15 s.

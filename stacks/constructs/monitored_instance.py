@@ -10,7 +10,7 @@ from stacks.constructs.metrics import MINUTE, build_aws_metric
 
 @dataclass(frozen=True, kw_only=True)
 class MonitoredInstance:
-    """Found by its identifier only, so that the alarms need no reference to another stack."""
+    """It has only the identifier, so that the alarms need no reference to another stack."""
 
     title: str
     identifier: str

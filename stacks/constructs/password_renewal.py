@@ -39,7 +39,7 @@ def add_password_renewal(
             ),
             iam.PolicyStatement(
                 actions=["secretsmanager:DescribeSecret"],
-                # In the recovery region the last six characters of an ARN are not known.
+                # In the recovery region the random last six characters of an ARN are not known.
                 resources=[
                     secret.secret_full_arn or f"{secret.secret_arn}-??????"
                     for secret in secrets.all

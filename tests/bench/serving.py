@@ -157,7 +157,7 @@ def _log_in(servers: Servers, way: Way, *, count: int) -> None:
 
 
 def measure_greedy(servers: Servers, report: Report) -> Table:
-    """Count the clients that get all answers when there are too many, and the others' errors."""
+    """With too many clients, count those that get all answers, and the errors of the others."""
     set_max_connections(servers, _LOW_MAX_CONNECTIONS)
     served: dict[str, int] = {}
     refusals: Counter[str] = Counter()
@@ -282,7 +282,7 @@ async def _connect_all(servers: Servers, way: Way, count: int) -> list[asyncpg.C
                 )
             except (asyncpg.PostgresError, OSError) as error:
                 return str(error)
-        assert isinstance(connection, asyncpg.Connection)  # asyncpg's own types do not say so
+        assert isinstance(connection, asyncpg.Connection)  # its types do not say so
         return connection
 
     return await asyncio.gather(*(connect() for _ in range(count)))

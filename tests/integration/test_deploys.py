@@ -1,5 +1,7 @@
-"""A deploy's whole life: the CDK's framework as deployed, our handlers, the task definition of the
-template and the real image against the real PostgreSQL; moto stands in for ECS and its logs.
+"""Deploys, rollbacks and deletions of the Migrations stack, with real parts.
+
+The CDK's framework, our handlers, the task definition, Flyway's image and PostgreSQL are real. moto
+stands in for ECS and CloudWatch Logs.
 """
 
 import json
@@ -50,7 +52,7 @@ ALTER TABLE no_such_table ADD COLUMN x int;
 
 @dataclass(frozen=True, kw_only=True)
 class Database:
-    """An empty database of an owner that is no superuser, on a primary with TLS."""
+    """An empty database on a primary with TLS. Its owner is no superuser."""
 
     secure: Secure
     passwords: dict[str, str]
@@ -60,7 +62,7 @@ class Database:
         return self.secure.primary.port
 
     def ask(self, sql: str) -> list[tuple[Any, ...]]:
-        """As the superuser, in the database that is migrated."""
+        """Run a statement as the superuser, in the database that is migrated."""
         rows = self.secure.primary.query(sql, database=_DATABASE)
         return [tuple(row.values()) for row in rows]
 
@@ -74,7 +76,7 @@ class Database:
         return [version for version, *_ in self.history()]
 
     def is_busy(self) -> bool:
-        """Whether a statement of Flyway's is running."""
+        """Whether a statement of Flyway is running."""
         return bool(
             self.ask(
                 "SELECT 1 FROM pg_stat_activity WHERE state = 'active'"
@@ -155,7 +157,7 @@ def task(
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What the stack's event says, and the rollback's where there was one."""
+    """The status and reason in the stack's event, and the status of a rollback."""
 
     status: str
     reason: str
@@ -164,12 +166,12 @@ class Outcome:
 
 @dataclass(kw_only=True)
 class Deployment:
-    """CloudFormation with one stack: it remembers the properties that were deployed last."""
+    """CloudFormation with one stack. It keeps the properties that were deployed last."""
 
     framework: Path
     fargate: Fargate
     task: Task
-    commit: Path  # the migrations as they stand in the working tree
+    commit: Path  # the migrations in the working tree
     properties: dict[str, Any] | None = None
     commits: dict[str, Path] = field(default_factory=dict)
     runs: dict[str, Run] = field(default_factory=dict)
@@ -180,7 +182,7 @@ class Deployment:
         (self.commit / name).write_text(sql, encoding="utf-8")
 
     def deploy(self) -> Outcome:
-        """Create or update; what fails to update is rolled back, with the old properties."""
+        """Create or update the stack. A failed update is rolled back with the old properties."""
         snapshot = self.commit.with_name(f"commit{len(self.commits)}")
         shutil.copytree(self.commit, snapshot)
         definition = self.fargate.register()
@@ -235,7 +237,7 @@ class Deployment:
         return Outcome(status=answer["Status"], reason=answer["Reason"])
 
     def _call(self, name: str, event: dict[str, Any]) -> dict[str, Any]:
-        """One call of one of the framework's functions; gives what it did beside asking ours."""
+        """Call one function of the framework. Returns its answer, or the event to wait for."""
         process = subprocess.Popen(
             ["node", str(Path(__file__).with_name("provider.js")), str(self.framework), name],
             stdin=subprocess.PIPE,
@@ -266,7 +268,7 @@ class Deployment:
                 did |= {key: message[key] for key in ("wait", "answer") if key in message}
 
     def _invoke(self, arn: str, payload: dict[str, Any]) -> dict[str, Any]:
-        """Our function, as Lambda runs it: what it raises becomes an error's message."""
+        """Run our function as Lambda does. The text of an exception becomes `errorMessage`."""
         fargate, now = self.fargate, datetime.now(UTC)
         try:
             if arn == "arn:on_event":
@@ -286,7 +288,7 @@ class Deployment:
         return {"Payload": _encode(answer)}
 
     def _synchronize(self) -> None:
-        """What ECS does meanwhile: containers begin, end, and are stopped when that was asked."""
+        """Do what ECS does in the meantime: start, end and stop containers."""
         for task in self.fargate.tasks():
             run = self.runs.get(task.id)
             if run is None:
@@ -318,7 +320,7 @@ def deployment(task: Task, synthesis: Synthesis, tmp_path: Path) -> Generator[De
     (framework,) = (path.parent for path in synthesis.folder.glob("asset.*/framework.js"))
     commit = tmp_path / "working-tree"
     commit.mkdir()
-    for given in find_migrations()[:4]:  # CloudFlow's design; what follows is the tests'
+    for given in find_migrations()[:4]:  # later migrations come from the tests
         shutil.copy2(MIGRATIONS_FOLDER / given.script, commit)
     with mock_aws():
         yield Deployment(framework=framework, fargate=Fargate(), task=task, commit=commit)
@@ -328,7 +330,7 @@ def deployment(task: Task, synthesis: Synthesis, tmp_path: Path) -> Generator[De
 def _once(
     condition: Callable[[], bool], action: Callable[[], None]
 ) -> Generator[Callable[[], None]]:
-    """Something to ask again and again, that does a thing when its time has come, once."""
+    """A function to call repeatedly. It runs the action once, when the condition is true."""
     done: list[bool] = []
 
     def poll() -> None:
@@ -337,7 +339,7 @@ def _once(
             action()
 
     yield poll
-    assert done, "its time never came"
+    assert done, "the condition was never true"
 
 
 def test_create_update_image_alone_and_delete(
@@ -430,7 +432,7 @@ def test_what_runs_outside_a_transaction_fails_half_done_and_is_repaired_as_told
     assert "Detected failed migration to version 7" in again.reason
     assert "RepairCommand" in again.reason
     assert again.rollback == "SUCCESS"
-    # As told: 1. undo by hand, 2. repair, 3. mend and deploy.
+    # The steps of the message: 1. undo by hand, 2. repair, 3. correct the file and deploy.
     invalid = "SELECT indexrelid::regclass FROM pg_index WHERE NOT indisvalid"
     assert database.ask(invalid) == [("idx_hash",)]
     database.ask("DROP INDEX CONCURRENTLY idx_hash")
@@ -478,7 +480,7 @@ def test_a_task_that_does_not_end_by_itself_leaves_nothing_behind(
 def test_an_index_that_was_cut_short_is_told_dropped_and_built(
     deployment: Deployment, database: Database, proven: Callable[[str], None]
 ) -> None:
-    """Killed, Flyway writes no row into its history: nothing is to repair, only to drop."""
+    """A killed Flyway writes no row into its history, so only the index must be dropped."""
     deployment.deploy()
     deployment.add("V5__name.sql", "CREATE INDEX CONCURRENTLY idx_name ON users (name);\n")
     waits = (
@@ -517,7 +519,7 @@ def test_an_index_that_was_cut_short_is_told_dropped_and_built(
 def test_two_tasks_at_once_apply_each_migration_once(
     task: Task, database: Database, proven: Callable[[str], None]
 ) -> None:
-    """Past the handlers, which refuse it: the last defence is Flyway's lock in the database."""
+    """The handlers refuse a second task. If they did not, Flyway's own lock would protect."""
     runs = [task.start(MIGRATIONS_FOLDER) for _ in range(2)]
     assert [run.wait() for run in runs] == [0, 0], [run.output() for run in runs]
     assert database.versions() == [m.version for m in find_migrations()]
@@ -530,7 +532,7 @@ def test_a_server_that_is_not_rds_own_is_refused(task: Task, proven: Callable[[s
             containers.HOST,
             True,
             r"PKIX path",
-        ),  # the authorities that the image ships do not know it
+        ),  # none of the image's authorities issued it
         ("127.0.0.1", False, r"hostname '?127\.0\.0\.1"),
     ):
         run = task.start(MIGRATIONS_FOLDER, host=host, is_foreign=is_foreign)

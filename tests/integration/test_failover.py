@@ -133,7 +133,7 @@ class Site:
     ini: str
 
     def read(self, setting: str) -> int:
-        """A number of PgBouncer's ini, as deployed."""
+        """Read a number from the deployed pgbouncer.ini."""
         parser = configparser.ConfigParser(interpolation=None)
         parser.read_string(self.ini)
         return parser.getint("pgbouncer", setting)
@@ -142,7 +142,7 @@ class Site:
     def name_seconds(self) -> int:
         """The longest time for which the old address is used after the name has moved.
 
-        The resolver keeps it first. Then PgBouncer keeps it, whatever is left of its lifetime.
+        First the resolver keeps it. Then PgBouncer keeps it, even after the record has expired.
         """
         return hosts.RECORD_SECONDS + self.read("dns_max_ttl")
 
@@ -172,7 +172,7 @@ class Builder:
     def build(
         self, *, is_synchronous: bool = False, is_standby_open: bool = False, **changed: str
     ) -> Site:
-        """A standby as RDS has it accepts no connection before its promotion. A replica is open.
+        """A standby of RDS accepts no connection before its promotion. A replica accepts reads.
 
         `changed` are settings of PgBouncer that differ from the deployed ones.
         """

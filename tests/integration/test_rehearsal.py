@@ -69,7 +69,7 @@ SELECT extract(epoch FROM clock_timestamp() - waiting.waitstart)::float8, migrat
 
 
 def _write_execution(connection: psycopg.Connection, name: str) -> None:
-    """A user of that name with a workflow and its execution, which is completed afterwards.
+    """Write a user of that name, a workflow and its execution. Then complete the execution.
 
     The first transaction locks the tables in the order of V4, which is one transaction too. In
     another order the two can deadlock.
@@ -108,7 +108,7 @@ class Blocking:
 
 @contextmanager
 def _under_load(machine: Machine) -> Generator[tuple[Load, Blocking]]:
-    """Writers at work. Afterwards no row is lost, and no error came but that tables are missing."""
+    """Writers at work. Afterwards no row is lost, and the only errors are missing tables."""
     primary = machine.servers.primary
     superuser = make_conninfo(
         host="127.0.0.1",

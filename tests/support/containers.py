@@ -1,7 +1,7 @@
 """Builds the project's images and runs them, with podman as root and without a daemon.
 
-No registry is asked. Debian's own trixie, made by debootstrap, stands in for debian:trixie-slim.
-The Dockerfiles make everything above that.
+No registry is needed. A trixie that debootstrap makes stands in for debian:trixie-slim. The
+Dockerfiles make everything above that.
 """
 
 import fcntl
@@ -25,7 +25,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 # Podman's store records its own path. A checkout that was moved gets another store.
 _STORE = PROJECT / ".local" / "containers" / hashlib.sha256(bytes(PROJECT)).hexdigest()[:8]
 _BASE = "docker.io/library/debian:trixie-slim"
-_LAYERS_LIVE = "720h"  # then packages are installed anew, with their security updates
+_LAYERS_LIVE = "720h"  # then packages are installed again, with their security updates
 
 _ROOT = [] if os.geteuid() == 0 else ["sudo", "-n"]
 _LIMITS = ["--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024", "--network=host"]
@@ -39,7 +39,7 @@ mount -t overlay overlay -o lowerdir=lower,upperdir=upper,workdir=work merged
 
 @dataclass(frozen=True, kw_only=True)
 class Image:
-    """A built image, and how it is started. `source` is what `podman run` starts it from."""
+    """A built image, and how it is started. `source` has the words that name it to `podman run`."""
 
     name: str
     source: list[str]
@@ -56,7 +56,7 @@ def _find_driver() -> str:
 
 def _build_podman() -> list[str]:
     driver = _find_driver()
-    # The store would be a mount of its own that stays, and no one could remove the checkout.
+    # Otherwise the store becomes a mount that stays, and nobody can remove the checkout.
     options = ["--storage-opt=overlay.skip_mount_home=true"] if driver == "overlay" else []
     return [
         *_ROOT, "podman", f"--storage-driver={driver}", *options, "--runtime=runc",
@@ -68,7 +68,7 @@ def _build_podman() -> list[str]:
 def _can_mount_overlay() -> bool:
     """Whether the store can be an overlay, which spares the copies that vfs makes.
 
-    A kernel without overlay refuses the mount, and so does a file system that is one already.
+    A kernel without overlay refuses the mount. So does a file system that is itself an overlay.
     """
     _STORE.mkdir(parents=True, exist_ok=True)
     folder = tempfile.mkdtemp(dir=_STORE)
@@ -80,8 +80,8 @@ def _can_mount_overlay() -> bool:
 
 
 def ensure_flyway_image(report: Report) -> Image:
-    """Flyway's image as db/ makes it now. It is built where it is missing."""
-    # Maven trusts what this machine's Java trusts: a proxy may have its own authority.
+    """Flyway's image from the present files of db/. It is built if it is missing."""
+    # A proxy may have its own authority. Maven then trusts it as this machine's Java does.
     trusted = Path("/etc/ssl/certs/java/cacerts")
     options: list[str] = []
     if trusted.exists():
@@ -93,7 +93,7 @@ def ensure_flyway_image(report: Report) -> Image:
 
 
 def ensure_pgbouncer_image(report: Report) -> Image:
-    """PgBouncer's image. It is built where it is missing.
+    """PgBouncer's image. It is built if it is missing.
 
     Its source is Debian's patched one, because no registry has upstream's archive.
     """
@@ -113,7 +113,7 @@ def ensure_images(report: Report) -> None:
 
 
 def _ensure(report: Report, name: str, context: Path, dockerfile: str, options: list[str]) -> Image:
-    """The image of a folder as it is now. It is built where it is missing."""
+    """The image from the present files of a folder. It is built if it is missing."""
     _STORE.mkdir(parents=True, exist_ok=True)
     with (
         (_STORE / "lock").open("w", encoding="ascii") as lock,
@@ -166,7 +166,7 @@ def start(
     user: str,
     output: Path,
 ) -> subprocess.Popen[bytes]:
-    """Run a container as Fargate runs a task: read-only root, no capabilities, that user.
+    """Run a container as Fargate runs a task: read-only root, no capabilities, the image's user.
 
     Its environment is passed by name, so that no value is in the process list.
     """
@@ -211,7 +211,7 @@ def find_process(name: str) -> int:
 
 
 def kill(name: str) -> None:
-    """End a task as a lost host does, or too little memory."""
+    """End a task as the loss of its host does, or a lack of memory."""
     _run("kill", "--signal=KILL", name)
 
 

@@ -1,7 +1,7 @@
-"""Applications' clients, each with its default settings. Their statements show whose they are.
+"""Clients of applications, each with its default settings.
 
-Every statement has its client's number in its own text. An answer of another client's statement is
-therefore seen, not only an error.
+Every statement has the number of its client in its text. So a client sees if it gets the answer to
+the statement of another client.
 """
 
 import asyncio
@@ -84,7 +84,7 @@ class _RolledBack(Exception):
 
 
 def _ask_psycopg(address: Address, work: Work, client: int) -> Iterator[bool]:
-    """Whether each answer is right. So do all functions of this form."""
+    """Whether each answer is right. All functions _ask_* return this."""
     parameters = address | {"dbname": address["database"], "autocommit": True}
     del parameters["database"]
     with psycopg.connect(**parameters) as connection:

@@ -109,8 +109,8 @@ def _link(router: str, namespace: str, router_address: str, address: str) -> Non
 class NameServer(socketserver.ThreadingUDPServer):
     """Answers every name with the address of one host, as the VPC's resolver does.
 
-    It keeps an answer for the lifetime of its record, and gives it with the seconds that are left.
-    So a move of the name shows only when the record has expired.
+    It keeps an answer for the lifetime of the record. Each reply has the seconds that are left. So
+    clients see a move of the name only when the record has expired.
     """
 
     daemon_threads = True

@@ -1,4 +1,4 @@
-"""The load generator of all tests: clients that write rows, and a count of what became of them."""
+"""The load generator of all tests: clients write rows, and the rows that arrive are counted."""
 
 import math
 import secrets
@@ -49,7 +49,7 @@ class Failure:
 
 @dataclass(frozen=True, kw_only=True)
 class Count:
-    """What became of all rows of a load, by the rows that a server has."""
+    """The rows of a load that a server has, compared with what its clients were told."""
 
     attempted: int
     acknowledged: int
@@ -93,7 +93,7 @@ class _Writer:
 class Load:
     """Writers at work. Each writes one row at a time, and goes on after an error.
 
-    A writer connects anew where its connection is lost or older than `lifetime_seconds`. With a
+    A writer connects again if its connection is lost or older than `lifetime_seconds`. With a
     lifetime of 0 it logs in for each row.
     """
 
@@ -161,7 +161,7 @@ class Load:
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while not is_reached():
             failures = "; ".join(map(str, self.failures[-3:]))
-            assert time.monotonic() < deadline, f"the writers do not get on: {failures}"
+            assert time.monotonic() < deadline, f"the writers make no progress: {failures}"
             time.sleep(0.02)
 
     def count(self, server: psycopg.Connection) -> Count:

@@ -44,7 +44,7 @@ class Machine:
     wrapper: list[str] = field(default_factory=list)
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """Type a command, and not wait for it.
+        """Type a command, and do not wait for its end.
 
         Ctrl-C works in it even where the tests run in the background, which ignores SIGINT.
         """

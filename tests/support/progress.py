@@ -1,4 +1,4 @@
-"""Tells on the terminal how far the run is, and at its end what was proven."""
+"""Prints on the terminal how far the run is, and at its end what was proven."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""Numbers that one test process keeps for itself: several run at the same time on one machine."""
+"""Reserves numbers for one test process, because several run at once on one machine."""
 
 import functools
 import itertools

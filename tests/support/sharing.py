@@ -18,7 +18,7 @@ _ROOM_BYTES = 6 * 2**30
 
 
 def make_run_folder() -> Path:
-    """A folder that the servers' account can enter, in memory where there is room."""
+    """A folder that the servers' account can enter. It is in memory if that has room."""
     parent = _MEMORY if _has_room(_MEMORY) else None
     folder = Path(tempfile.mkdtemp(prefix="cloudflow-test-", dir=parent)).resolve()
     folder.chmod(0o755)
@@ -43,7 +43,7 @@ def remove_run_folder(folder: Path) -> None:
 
 
 def make_once(folder: Path, make: Callable[[Path], object]) -> Path:
-    """Let the first worker that needs a folder make it; the others wait until it is there."""
+    """The first worker that needs a folder makes it. The other workers wait until it is there."""
     made, failed = folder.with_suffix(".made"), folder.with_suffix(".failed")
     with folder.with_suffix(".lock").open("w", encoding="ascii") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

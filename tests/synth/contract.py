@@ -313,7 +313,7 @@ def renew(templates: dict[str, Template], *, path: Path = RECORD, is_decided: bo
             file=sys.stderr,
         )
         return 1
-    # Without the known ones: a resource that no policy keeps any more leaves the record.
+    # The known resources are left out, so a resource that no policy keeps leaves the record.
     renewed = find_stateful(templates, known={})
     if is_decided and renewed != recorded:
         path.write_text(render_record(renewed), encoding="utf-8")

@@ -28,7 +28,9 @@ def main() -> None:
     given = dict(os.environ)
     for name in ("FLYWAY_URL", "FLYWAY_USER", "FLYWAY_PASSWORD", "APP_USER"):
         if not given.get(name):
-            sys.exit(f"{name} is empty; set it in the task definition (stacks/migrations.py)")
+            sys.exit(
+                f"{name} is empty; set it in the task definition (stacks/constructs/flyway_task.py)"
+            )
     passwords = {
         name.removeprefix(_PASSWORD): given.pop(name)
         for name in sorted(given)

@@ -1,4 +1,4 @@
-"""Writes PgBouncer's files to memory, from what the task is given, and becomes PgBouncer.
+"""Writes PgBouncer's files to memory, from the task's variables, and then becomes PgBouncer.
 
 The task gives these environment variables:
 - PGBOUNCER_INI: pgbouncer.ini with placeholders, as db/pgbouncer.py renders it.
@@ -33,7 +33,9 @@ _CERTIFICATE_DAYS = 3650  # longer than any task runs; each task makes a new cer
 def _read(given: Mapping[str, str], name: str) -> str:
     value = given.get(name, "")
     if not value.strip():
-        raise ValueError(f"{name} is empty: the task definition must give it")
+        raise ValueError(
+            f"{name} is empty; set it in the task definition (stacks/constructs/pgbouncer_task.py)"
+        )
     return value
 
 
@@ -41,13 +43,13 @@ def _read_users(given: Mapping[str, str]) -> list[str]:
     users = _read(given, "CLIENT_USERS").split()
     for user in users:
         if not _USER.fullmatch(user):
-            raise ValueError(f"CLIENT_USERS has {user!r}; use small letters and _")
+            raise ValueError(f"CLIENT_USERS has {user!r}; use lower-case letters and _ only")
     return users
 
 
 @contextmanager
 def _naming_secret(name: str) -> Generator[None]:
-    """Adds the variable's name and the remedy to an error about its value."""
+    """Adds the name of the variable, and the remedy, to an error about its value."""
     try:
         yield
     except ValueError as error:
@@ -82,7 +84,7 @@ def write_certificate(host: str) -> None:
     finished = subprocess.run(
         [
             _OPENSSL, "req", "-x509",
-            "-config", "/dev/null",  # with Debian's own file this would be an authority
+            "-config", "/dev/null",  # Debian's openssl.cnf would make it a CA certificate
             "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc",
             "-keyout", pgbouncer.KEY, "-out", pgbouncer.CERTIFICATE,
             "-subj", f"/CN={host}", "-addext", f"subjectAltName=DNS:{host}",
@@ -95,7 +97,7 @@ def write_certificate(host: str) -> None:
         check=False,
     )  # fmt: skip
     if finished.returncode:
-        sys.exit(f"openssl made no certificate for {host}: {finished.stderr}")
+        sys.exit(f"openssl made no certificate for HOST_NAME {host}: {finished.stderr}")
 
 
 def main() -> None:

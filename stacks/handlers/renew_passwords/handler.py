@@ -8,7 +8,7 @@ from .tasks import replace_outdated_tasks
 
 
 def handler(_event: object, _context: object) -> None:
-    """CLUSTER and SERVICE name the ECS service. SECRETS has the secrets' ARNs, with commas."""
+    """CLUSTER and SERVICE name the ECS service. SECRETS has ARNs, with commas between."""
     replace_outdated_tasks(
         os.environ["CLUSTER"],
         os.environ["SERVICE"],

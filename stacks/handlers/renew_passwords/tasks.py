@@ -19,15 +19,15 @@ def replace_outdated_tasks(
     ecs: Any,  # noqa: ANN401
     secrets: Any,  # noqa: ANN401
 ) -> bool:
-    """Whether a new deployment was started. ECS then replaces the tasks by the service's own rules.
+    """Start a new deployment if a secret changed. Returns whether it was started.
 
     Raises LookupError if the service does not exist.
     """
     services = ecs.describe_services(cluster=cluster, services=[service])["services"]
     if not services:
         raise LookupError(
-            f"there is no service {service} in cluster {cluster}; deploy the stack that has it: "
-            "docs/runbook.md#renewal-failed"
+            f"there is no service {service} in cluster {cluster}; deploy the stack Pooling, or "
+            "Recovery in the recovery region: docs/runbook.md#renewal-failed"
         )
     newest = max(deployment["createdAt"] for deployment in services[0]["deployments"])
     changed = {

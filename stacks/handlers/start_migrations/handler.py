@@ -10,15 +10,16 @@ from botocore.config import Config
 
 from .start import TaskLocation, start
 
-# All attempts together must be shorter than the timeout of the function (stacks/migrations.py).
-# When Lambda ends the function, the framework takes that for a failed migration.
+# All attempts together must end before the timeout of the function
+# (stacks/constructs/migrations_functions.py). If Lambda ends the function, the framework takes that
+# for a failed migration.
 CLIENT_CONFIG = Config(
     retries={"mode": "standard", "total_max_attempts": 4}, connect_timeout=3, read_timeout=10
 )
 
 
 def on_event(event: dict[str, Any], _context: object) -> dict[str, Any]:
-    """The framework may call this again with the same event."""
+    """Start the task of the event. The framework may call this again with the same event."""
     ecs = boto3.client("ecs", config=CLIENT_CONFIG)
     answer = start(event, read_location(), ecs=ecs, now=datetime.now(UTC))
     print(json.dumps({"request": event["RequestType"], "id": event["RequestId"]} | answer))
@@ -26,7 +27,7 @@ def on_event(event: dict[str, Any], _context: object) -> dict[str, Any]:
 
 
 def read_location() -> TaskLocation:
-    """From the environment. Raises KeyError for a variable that the stack did not set."""
+    """Read it from the environment. Raises KeyError if the stack did not set a variable."""
     return TaskLocation(
         cluster=os.environ["CLUSTER"],
         subnets=tuple(os.environ["SUBNETS"].split(",")),

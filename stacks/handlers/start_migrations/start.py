@@ -1,8 +1,8 @@
 """Starts one ECS task with Flyway for one event of CloudFormation.
 
 The task runs the task definition that the event names. In a rollback that is the previous image,
-which has nothing to apply. The result of a rollback is therefore ignored: a rollback that fails
-leaves the stack in a state that needs repair by hand.
+which has nothing to apply. So the result of a rollback is ignored. If the rollback failed, a person
+would have to repair the stack by hand.
 """
 
 import re

@@ -1,11 +1,11 @@
-"""Reads the output of Flyway 12: where a migration failed, PostgreSQL's words, and what to do."""
+"""Explains an error in the output of Flyway 12: the place, PostgreSQL's message, what to do."""
 
 import re
 from collections.abc import Sequence
 
 from .stack_event import Explanation
 
-# These errors pass by themselves: lock_not_available and deadlock_detected.
+# These errors are temporary: lock_not_available and deadlock_detected.
 # https://www.postgresql.org/docs/15/errcodes-appendix.html
 _TEMPORARY_STATES = {"55P03", "40P01"}
 

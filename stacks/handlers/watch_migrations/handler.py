@@ -10,16 +10,16 @@ from botocore.config import Config
 from .task_log import TaskLog
 from .watch import watch
 
-# All attempts together must be shorter than the timeout of the function (stacks/migrations.py).
-# When Lambda ends the function, the framework takes that for a failed migration. Two attempts are
-# enough: the framework calls the function again.
+# All attempts together must end before the timeout of the function
+# (stacks/constructs/migrations_functions.py). If Lambda ends the function, the framework takes that
+# for a failed migration. Two attempts are enough, because the framework calls the function again.
 CLIENT_CONFIG = Config(
     retries={"mode": "standard", "total_max_attempts": 2}, connect_timeout=3, read_timeout=10
 )
 
 
 def is_complete(event: dict[str, Any], _context: object) -> dict[str, Any]:
-    """The event has what start_migrations answered: TaskArn, StartedAt and IsRollback."""
+    """Tell whether the task has ended. The event has the answer of start_migrations."""
     return watch(
         event,
         cluster=os.environ["CLUSTER"],
@@ -31,7 +31,7 @@ def is_complete(event: dict[str, Any], _context: object) -> dict[str, Any]:
 
 
 def read_log_settings() -> TaskLog:
-    """From the environment. Raises KeyError for a variable that the stack did not set."""
+    """Read them from the environment. Raises KeyError if the stack did not set a variable."""
     return TaskLog(
         group=os.environ["LOG_GROUP"],
         prefix=os.environ["LOG_PREFIX"],

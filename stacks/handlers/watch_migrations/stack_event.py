@@ -10,7 +10,7 @@ REASON_BYTES = 2500
 
 @dataclass(frozen=True, kw_only=True)
 class Explanation:
-    """What failed, where and why; the steps to take; and their heading in the runbook."""
+    """What failed, where and why, the steps to take, and their heading in the runbook."""
 
     what: str
     steps: tuple[str, ...]
@@ -23,7 +23,7 @@ class Explanation:
 
 
 def fit(text: str, *, end: str, limit_bytes: int = REASON_BYTES) -> str:
-    """The text and its end, within a number of bytes of JSON. What is too long loses its middle."""
+    """The text and its end, in at most `limit_bytes` of JSON. A longer text loses its middle."""
 
     def measure(value: str) -> int:
         return len(json.dumps(value, ensure_ascii=False).encode())

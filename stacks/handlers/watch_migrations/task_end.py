@@ -7,7 +7,7 @@ from typing import Any
 from .flyway_output import explain_output, find_interrupted
 from .stack_event import Explanation
 
-# The framework stops waiting after an hour and leaves the task alone. Fargate may need two minutes
+# The framework stops waiting after an hour and does not stop the task. Fargate may need two minutes
 # to stop a task.
 DEADLINE = timedelta(minutes=50)
 STOP_REASON = "CloudFlow: longer than a deploy can wait"

@@ -1,7 +1,7 @@
 """Asks ECS whether the task of one event has ended, and fails when it did not end well.
 
-The end of a rollback's task is ignored: that task runs the previous image, which has nothing to
-apply. A rollback that fails leaves the stack in a state that needs repair by hand.
+In a rollback a failed task is ignored. That task runs the previous image, which has nothing to
+apply. If the rollback failed, a person would have to repair the stack by hand.
 """
 
 import json
@@ -19,7 +19,7 @@ Event = dict[str, Any]
 _LOG_DELAY = timedelta(seconds=30)
 # DescribeTasks may not know a new task yet (ECS API, RunTask: "up to five minutes").
 _TASK_DELAY = timedelta(minutes=5)
-# These errors of the API pass by themselves. botocore has repeated the call before it raises them.
+# These errors of the API are temporary. botocore raises them after it has repeated the call.
 _TEMPORARY_ERRORS = {
     "ThrottlingException",
     "Throttling",
@@ -91,7 +91,10 @@ def _has_ended_well(
     logs: Any,  # noqa: ANN401
     now: datetime,
 ) -> bool:
-    """False while the log of a failed task may be incomplete. Raises MigrationFailedError then."""
+    """True if Flyway ended with status 0. False if the log of a failed task may be incomplete.
+
+    Raises MigrationFailedError if the task failed and its log is complete.
+    """
     arn = event["TaskArn"]
     container = next((c for c in task["containers"] if c["name"] == log.container), {})
     exit_code = container.get("exitCode")
