@@ -15,11 +15,22 @@ from db.local.installation import ensure_tools
 from db.local.instance import LocalInstance
 from db.local.report import Report
 from db.local.servers import stop_all
-from db.local.tools import Tools
+from db.local.tools import PGBOUNCER_VARIABLE, Tools
+from tests.support import pgbouncer_release
 from tests.support.machine import Machine, choose_port, copy_template
 from tests.support.synthesis import Synthesis, synthesize_audited
 
 _PROOFS = pytest.StashKey[list[str]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        pgbouncer_release.OPTION,
+        choices=("deployed", "aws", "localhost"),
+        default="deployed",
+        help="the version of PgBouncer that all tests run: AWS's or localhost's. By default the"
+        " image has AWS's, and the local database has localhost's",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -45,17 +56,21 @@ def proven(request: pytest.FixtureRequest) -> Callable[[str], None]:
 
 
 @pytest.fixture(scope="session")
-def tools() -> Tools:
-    return ensure_tools(Report())
-
-
-@pytest.fixture(scope="session")
 def servers_folder() -> Generator[Path]:
     """A folder that the servers' account can enter; it cannot enter pytest's own."""
     folder = Path(tempfile.mkdtemp(prefix="cloudflow-test-")).resolve()
     folder.chmod(0o755)
     yield folder
     shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def tools(pytestconfig: pytest.Config, servers_folder: Path) -> Tools:
+    if pytestconfig.getoption(pgbouncer_release.OPTION) == "aws":
+        image = pgbouncer_release.ensure_release_image(Report())
+        program = pgbouncer_release.extract_program(image, servers_folder)
+        os.environ[PGBOUNCER_VARIABLE] = str(program)
+    return ensure_tools(Report())
 
 
 @pytest.fixture(scope="session")

@@ -57,7 +57,7 @@ def ensure_flyway_image() -> Image:
             f"--volume={trusted}:/trusted:ro",
             "--build-arg=MAVEN_OPTS=-Djavax.net.ssl.trustStore=/trusted",
         ]
-    return _ensure("flyway", DATABASE_FOLDER, "images/flyway/Dockerfile", options)
+    return ensure_image("flyway", DATABASE_FOLDER, "images/flyway/Dockerfile", options)
 
 
 def ensure_pgbouncer_image() -> Image:
@@ -68,10 +68,10 @@ def ensure_pgbouncer_image() -> Image:
         "--build-arg=PGBOUNCER_SOURCE=file:///source.tar.gz",
         f"--build-arg=PGBOUNCER_SHA256={digest}",
     ]
-    return _ensure("pgbouncer", DATABASE_FOLDER, "images/pgbouncer/Dockerfile", options)
+    return ensure_image("pgbouncer", DATABASE_FOLDER, "images/pgbouncer/Dockerfile", options)
 
 
-def _ensure(name: str, context: Path, dockerfile: str, options: list[str]) -> Image:
+def ensure_image(name: str, context: Path, dockerfile: str, options: list[str]) -> Image:
     """An image of a folder as it is now; built when it is not there yet."""
     _STORE.mkdir(parents=True, exist_ok=True)
     with (
