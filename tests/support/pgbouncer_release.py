@@ -59,7 +59,7 @@ def ensure_release(report: Report) -> Release:
         if not _FOLDER.exists() or not _fits(_read(_FOLDER), minimum):
             with tempfile.TemporaryDirectory(dir=_FOLDER.parent) as folder:
                 fetched = _fetch(report, Path(folder))
-                _check(_read(fetched), minimum)
+                check_release(_read(fetched), minimum)
                 shutil.rmtree(_FOLDER, ignore_errors=True)
                 fetched.replace(_FOLDER)
     return _read(_FOLDER)
@@ -134,7 +134,8 @@ def _read(folder: Path) -> Release:
     )
 
 
-def _check(release: Release, minimum: str) -> None:
+def check_release(release: Release, minimum: str) -> None:
+    """Refuse a package that is older than the version on AWS."""
     if not _fits(release, minimum):
         raise CommandError(
             f"Debian's unstable release has PgBouncer {release.package_version}, and AWS runs "
