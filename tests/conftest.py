@@ -18,10 +18,10 @@ import pytest
 from db.local import lifecycle
 from db.local.installation import ensure_tools
 from db.local.instance import LocalInstance
-from db.local.report import Report
+from db.local.report import CommandError, Report
 from db.local.servers import stop_all
-from db.local.tools import Tools
-from tests.support import containers
+from db.local.tools import PGBOUNCER_VARIABLE, Tools
+from tests.support import containers, pgbouncer_release
 from tests.support.machine import Machine, choose_port, copy_template
 from tests.support.progress import Progress, Proofs, build_prover
 from tests.support.scheduling import Scheduling, find_folder, rank
@@ -36,6 +36,16 @@ _IMAGES = {"flyway_image", "pgbouncer_image"}
 
 def _is_worker(config: pytest.Config) -> bool:
     return hasattr(config, "workerinput")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        pgbouncer_release.OPTION,
+        choices=("deployed", "aws", "localhost"),
+        default="deployed",
+        help="the version of PgBouncer that all tests run: AWS's or localhost's. By default the"
+        " image has AWS's, and the local database has localhost's",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -104,14 +114,18 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     is_first = os.environ.get("PYTEST_XDIST_WORKER", "gw0") == "gw0"
     needed = {name for item in session.items for name in getattr(item, "fixturenames", ())}
     if is_first and _IMAGES & needed and not config.option.collectonly:
-        thread = threading.Thread(target=_build_images, args=(config.stash[_REPORT],))
+        thread = threading.Thread(target=_build_images, args=(config,))
         config.stash[_BUILD] = thread
         thread.start()
 
 
-def _build_images(report: Report) -> None:
-    with contextlib.suppress(AssertionError):  # the tests that need an image fail by themselves
+def _build_images(config: pytest.Config) -> None:
+    report = config.stash[_REPORT]
+    # The tests that need an image fail by themselves.
+    with contextlib.suppress(AssertionError, CommandError):
         containers.ensure_images(report)
+        if config.getoption(pgbouncer_release.OPTION) != "localhost":
+            pgbouncer_release.ensure_release_image(report)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -132,14 +146,18 @@ def report(pytestconfig: pytest.Config) -> Report:
 
 
 @pytest.fixture(scope="session")
-def tools(report: Report) -> Tools:
-    return ensure_tools(report)
-
-
-@pytest.fixture(scope="session")
 def servers_folder(pytestconfig: pytest.Config) -> Path:
     """A folder that the servers' account can enter; it cannot enter pytest's own."""
     return pytestconfig.stash[_RUN_FOLDER]
+
+
+@pytest.fixture(scope="session")
+def tools(pytestconfig: pytest.Config, servers_folder: Path, report: Report) -> Tools:
+    if pytestconfig.getoption(pgbouncer_release.OPTION) == "aws":
+        image = pgbouncer_release.ensure_release_image(report)
+        program = pgbouncer_release.extract_program(image, servers_folder)
+        os.environ[PGBOUNCER_VARIABLE] = str(program)
+    return ensure_tools(report)
 
 
 @pytest.fixture(scope="session")

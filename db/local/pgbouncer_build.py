@@ -2,9 +2,9 @@
 
 import os
 import shutil
-import subprocess
 import tarfile
 
+from db.local.debian_archive import build_apt_command, find_source_lines
 from db.local.folders import LOGS, TOOLS
 from db.local.report import CommandError, Report
 from db.local.steps import NEEDS_NETWORK, LoggedSteps
@@ -52,16 +52,7 @@ def build_pgbouncer(report: Report) -> None:
 def fetch_pgbouncer_source(report: Report) -> None:
     """Fetch Debian's source package, with its security patches. apt checks its signature."""
     shutil.rmtree(_WORK, ignore_errors=True)
-    for folder in ("lists/partial", "cache/archives/partial"):
-        (_WORK / folder).mkdir(parents=True)
-    (_WORK / "sources.list").write_text(_find_source_lines(), encoding="utf-8")
-    apt = [
-        "apt-get", "--quiet",
-        "-o", f"Dir::State::Lists={_WORK / 'lists'}", "-o", f"Dir::Cache={_WORK / 'cache'}",
-        "-o", f"Dir::Etc::SourceList={_WORK / 'sources.list'}", "-o", "Dir::Etc::SourceParts=-",
-        # For root, apt switches to a sandbox user, who could not enter a folder of the project.
-        "-o", "APT::Sandbox::User=root",
-    ]  # fmt: skip
+    apt = build_apt_command(_WORK, _find_source_lines())
     steps = LoggedSteps(report, LOGS / "pgbouncer.log")
     steps.run("fetching PgBouncer: the list of sources", [*apt, "update"], hint=NEEDS_NETWORK)
     steps.run(
@@ -80,24 +71,11 @@ def fetch_pgbouncer_source(report: Report) -> None:
 
 
 def _find_source_lines() -> str:
-    """Source lines of the newer Debian release, at the mirrors that this machine already uses."""
-    finished = subprocess.run(
-        [
-            "apt-get", "indextargets", "--format", "$(ORIGIN)|$(LABEL)|$(REPO_URI)",
-            "Created-By: Packages",
-        ],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    signed = "[signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]"
-    suites = {"Debian": _SUITE, "Debian-Security": f"{_SUITE}-security"}
-    lines: set[str] = set()
-    for line in finished.stdout.splitlines():
-        origin, label, uri = line.split("|")
-        if origin == "Debian" and label in suites:
-            lines.add(f"deb-src {signed} {uri} {suites[label]} main\n")
-    if not lines:
+    suites = {"Debian": (_SUITE,), "Debian-Security": (f"{_SUITE}-security",)}
+    try:
+        return find_source_lines("deb-src", suites)
+    except CommandError as error:
         raise CommandError(
-            f"PgBouncer is missing or older than {PGBOUNCER_MINIMUM}, and this system has no "
-            f"Debian mirror to build it from; install one and set {PGBOUNCER_VARIABLE} to its path"
-        )
-    return "".join(sorted(lines))
+            f"PgBouncer is missing or older than {PGBOUNCER_MINIMUM}, and {error} to build it "
+            f"from; install one and set {PGBOUNCER_VARIABLE} to its path"
+        ) from None

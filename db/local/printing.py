@@ -27,6 +27,9 @@ def print_status(status: Status, *, with_pools: bool = False) -> None:
     if with_pools and status.pools:
         print()
         _print_table([("pool", "user", "clients", "servers"), *map(_build_row, status.pools)])
+    here = next(part.version for part in status.parts if part.name == "pool")
+    if with_pools and here:
+        print(f"\n{_compare_versions(here, status.pgbouncer_version_on_aws)}")
     if status.schema and status.schema.deploy_refusal:
         print(f"\n{describe_refusal(status.schema)}")
     print()
@@ -44,6 +47,12 @@ def print_status(status: Status, *, with_pools: bool = False) -> None:
 def describe_refusal(schema: Schema) -> str:
     """Why a deploy would refuse the migration files, although Flyway applies them here."""
     return f"a deploy would refuse these migrations: {schema.deploy_refusal}"
+
+
+def _compare_versions(here: str, on_aws: str) -> str:
+    if here == on_aws:
+        return f"PgBouncer {here} is also the version on AWS"
+    return f"PgBouncer is {here} here and {on_aws} on AWS; docs/localhost.md lists what differs"
 
 
 def _describe_migrations(schema: Schema) -> str:

@@ -9,7 +9,7 @@ from db.local.processes import Process, find_processes
 from db.local.report import CommandError
 from db.local.schema import Schema, read_schema
 from db.local.servers import Servers
-from db.local.tools import read_pgbouncer_version
+from db.local.tools import read_pgbouncer_version, read_pgbouncer_version_on_aws
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +47,7 @@ class Status:
     replication_lag_bytes: int | None = None
     replication_lag_seconds: float | None = None
     connection_strings: dict[str, str] = field(default_factory=dict)
+    pgbouncer_version_on_aws: str = ""
     seconds: float | None = None
 
 
@@ -81,6 +82,7 @@ def read_status(servers: Servers, *, seconds: float | None = None) -> Status:
         replication_lag_bytes=lag_bytes,
         replication_lag_seconds=lag_seconds,
         connection_strings=_build_connection_strings(servers.pool.settings.listen_port),
+        pgbouncer_version_on_aws=read_pgbouncer_version_on_aws(),
         seconds=seconds,
     )
 

@@ -7,7 +7,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from db.flyway import JAVA_MAJOR_MINIMUM
+from db.flyway import DATABASE_FOLDER, JAVA_MAJOR_MINIMUM
 from db.local.flyway_jars import find_jars
 from db.local.folders import TOOLS
 from db.local.report import CommandError
@@ -26,6 +26,7 @@ PGBOUNCER_VARIABLE = "CLOUDFLOW_PGBOUNCER"
 
 _POSTGRES_VERSION = r"(?<=postgres \(PostgreSQL\) )\d+(?:\.\d+)*"
 _PGBOUNCER_VERSION = r"(?<=PgBouncer )\d+(?:\.\d+)+"
+_PGBOUNCER_ARCHIVE = r"(?<=/pgbouncer-)\d+(?:\.\d+)+(?=\.tar\.gz)"
 _JAVA_MAJOR = r'(?<=version ")\d+'
 
 
@@ -89,6 +90,14 @@ def find_java() -> str:
 def read_pgbouncer_version(program: str | Path) -> str:
     """The version of a PgBouncer. "" if the program is no PgBouncer, or does not run."""
     return _read_version(program, _PGBOUNCER_VERSION)
+
+
+def read_pgbouncer_version_on_aws() -> str:
+    """The release that AWS's image is built from."""
+    dockerfile = DATABASE_FOLDER / "images" / "pgbouncer" / "Dockerfile"
+    found = re.search(_PGBOUNCER_ARCHIVE, dockerfile.read_text(encoding="utf-8"))
+    assert found, f"{dockerfile} names no release of PgBouncer"
+    return found[0]
 
 
 def is_new_enough(version: str) -> bool:

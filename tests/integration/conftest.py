@@ -1,7 +1,7 @@
 """Fixtures for the tests of images and tasks: servers with TLS, images, containers."""
 
 import secrets
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,7 @@ from db.local.report import Report
 from db.local.servers import stop_all
 from stacks.environments import STAGING
 from stacks.settings import names
-from tests.support import containers
+from tests.support import containers, pgbouncer_release
 from tests.support.certificates import Authority
 from tests.support.containers import Image
 from tests.support.machine import Machine, choose_port, copy_template
@@ -45,8 +45,25 @@ def flyway_image(report: Report) -> Image:
 
 
 @pytest.fixture(scope="session")
-def pgbouncer_image(report: Report) -> Image:
-    return containers.ensure_pgbouncer_image(report)
+def pgbouncer_image(pytestconfig: pytest.Config, report: Report) -> Image:
+    """PgBouncer's image with the version that AWS runs, if the run asks for no other."""
+    if pytestconfig.getoption(pgbouncer_release.OPTION) == "localhost":
+        return containers.ensure_pgbouncer_image(report)
+    return pgbouncer_release.ensure_release_image(report)
+
+
+@pytest.fixture(scope="session")
+def pgbouncer_version(pgbouncer_image: Image) -> str:
+    return pgbouncer_release.read_image_version(pgbouncer_image)
+
+
+@pytest.fixture
+def proven(proven: Callable[[str], None], request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """A statement about PgBouncer's image names the version that ran."""
+    if "pgbouncer_image" not in request.fixturenames:
+        return proven
+    version = request.getfixturevalue("pgbouncer_version")
+    return lambda statement: proven(f"PgBouncer {version}: {statement}")
 
 
 @pytest.fixture

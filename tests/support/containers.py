@@ -89,7 +89,7 @@ def ensure_flyway_image(report: Report) -> Image:
             f"--volume={trusted}:/trusted:ro",
             "--build-arg=MAVEN_OPTS=-Djavax.net.ssl.trustStore=/trusted",
         ]
-    return _ensure(report, "flyway", DATABASE_FOLDER, "images/flyway/Dockerfile", options)
+    return ensure_image(report, "flyway", DATABASE_FOLDER, "images/flyway/Dockerfile", options)
 
 
 def ensure_pgbouncer_image(report: Report) -> Image:
@@ -103,7 +103,9 @@ def ensure_pgbouncer_image(report: Report) -> Image:
         "--build-arg=PGBOUNCER_SOURCE=file:///source.tar.gz",
         f"--build-arg=PGBOUNCER_SHA256={digest}",
     ]
-    return _ensure(report, "pgbouncer", DATABASE_FOLDER, "images/pgbouncer/Dockerfile", options)
+    return ensure_image(
+        report, "pgbouncer", DATABASE_FOLDER, "images/pgbouncer/Dockerfile", options
+    )
 
 
 def ensure_images(report: Report) -> None:
@@ -112,7 +114,9 @@ def ensure_images(report: Report) -> None:
     ensure_flyway_image(report)
 
 
-def _ensure(report: Report, name: str, context: Path, dockerfile: str, options: list[str]) -> Image:
+def ensure_image(
+    report: Report, name: str, context: Path, dockerfile: str, options: list[str]
+) -> Image:
     """The image from the present files of a folder. It is built if it is missing."""
     _STORE.mkdir(parents=True, exist_ok=True)
     with (

@@ -47,6 +47,7 @@ _NAMES_OF_OTHERS = {
     "binary_parameters",
     "node_modules",
     "pg_advisory_lock",
+    "default_transaction_read_only",
     "search_path",
     "statement_timeout",
 }
