@@ -51,6 +51,12 @@ PARAMETERS: tuple[Parameter, ...] = (
         "is two hours",
     ),
     Parameter(
+        name="client_connection_check_interval",
+        value="2000",
+        why="ms. If a client ends in mid-query, PgBouncer closes the server connection and opens "
+        "another. By default the old query runs on, and such queries use up max_connections",
+    ),
+    Parameter(
         name="password_encryption",
         value="scram-sha-256",
         why="PgBouncer's auth file holds SCRAM verifiers (db/scram.py)",

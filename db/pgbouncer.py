@@ -39,6 +39,13 @@ _ROLE: _Rule = (re.compile(r"[a-z_]+").fullmatch, "use small letters and _")
 _VERIFIER = re.compile(
     r"SCRAM-SHA-256\$[1-9]\d*:[A-Za-z0-9+/]+=*\$[A-Za-z0-9+/]{43}=:[A-Za-z0-9+/]{43}="
 )
+# What PgBouncer sends after each transaction. PgBouncer ignores an error of this query, and would
+# give the session of one client to the next. With exit_on_error, PostgreSQL ends the session at an
+# error, and PgBouncer opens another. The procedure resets exit_on_error as it resets the rest.
+# db/callbacks/beforeMigrate__create_session_reset.sql makes the procedure. PgBouncer sends at most
+# 500 bytes.
+SESSION_RESET = "SET exit_on_error = on; CLOSE ALL; CALL cloudflow.reset_session()"
+
 _MARK = re.compile(r"@([A-Za-z0-9_]+)@")
 
 
@@ -166,6 +173,9 @@ class PgBouncerSettings:
     max_db_client_connections: int = 600
     max_client_conn: int = 800
     max_prepared_statements: int = 200
+    # Whether a server connection is as if new after each transaction. False: what one client leaves
+    # behind reaches the next (docs/pooling.md).
+    is_session_reset: bool = True
 
     query_wait_timeout_seconds: int = 15
     idle_transaction_timeout_seconds: int = 60
@@ -272,6 +282,7 @@ max_db_client_connections = {settings.max_db_client_connections}
 max_client_conn = {settings.max_client_conn}
 ; With 0, a driver that prepares statements by itself can run another client's statement.
 max_prepared_statements = {settings.max_prepared_statements}
+{_render_reset(settings)}\
 ; The JDBC driver sends this parameter at login. PgBouncer refuses parameters that it does not know.
 ignore_startup_parameters = extra_float_digits
 
@@ -298,6 +309,17 @@ tcp_keepcnt = 3
 {_render_tls(settings)}
 ; With 1, the log gets a line of statistics each minute. On AWS a metric filter reads it.
 log_stats = {int(settings.is_logging_stats)}
+"""
+
+
+def _render_reset(settings: PgBouncerSettings) -> str:
+    if not settings.is_session_reset:
+        return ""
+    return f"""\
+; After each transaction the server connection is as if new. Without this, the next client gets the
+; settings, temporary tables and locks that the last client left.
+server_reset_query = {SESSION_RESET}
+server_reset_query_always = 1
 """
 
 

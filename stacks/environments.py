@@ -13,6 +13,7 @@ These settings have a default. To change one, add it to an environment:
     backup_retention_days=7
     maintenance_window="sun:05:00-sun:06:00"
     is_client_tls_required=False
+    is_session_reset=True          False: what one client leaves behind reaches the next
     task_cpu_architecture="ARM64"
     is_migrated_at_deploy=True     False: a person runs Flyway
     is_recovery_promoted=False     True: the recovery region takes over, for good

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from db import roles
+from db import flyway, roles
 from db.local.access import DEV_DATABASE, DEV_USER
 from db.local.postgres import Postgres
 from db.migrations import calculate_checksums, check_migrations, find_migrations
@@ -38,7 +38,9 @@ def read_schema(primary: Postgres) -> Schema:
             database=DEV_DATABASE,
         )
     return compare_history(
-        history, primary.context.instance.migrations, has_roles=_has_roles(primary)
+        history,
+        primary.context.instance.migrations,
+        has_roles=_has_roles(primary) and _has_session_reset(primary),
     )
 
 
@@ -80,3 +82,13 @@ def _has_roles(primary: Postgres) -> bool:
         database=DEV_DATABASE,
     )
     return len(rows) == len(names)
+
+
+def _has_session_reset(primary: Postgres) -> bool:
+    """Whether the procedure of Flyway's callback exists, as the callback makes it now."""
+    rows = primary.query(
+        "SELECT prosrc FROM pg_proc WHERE oid = to_regprocedure('cloudflow.reset_session()')",
+        database=DEV_DATABASE,
+    )
+    callback = flyway.CALLBACKS / "beforeMigrate__create_session_reset.sql"
+    return bool(rows) and rows[0]["prosrc"] in callback.read_text(encoding="utf-8")

@@ -48,7 +48,7 @@ class PgBouncerSecrets:
 
 
 def build_pgbouncer_settings(
-    *, is_client_tls_required: bool = False
+    *, is_client_tls_required: bool = False, is_session_reset: bool = True
 ) -> pgbouncer.PgBouncerSettings:
     """PgBouncer's settings on AWS. A task fills in the placeholders when it starts."""
     return pgbouncer.PgBouncerSettings(
@@ -77,6 +77,7 @@ def build_pgbouncer_settings(
         certificate=pgbouncer.CERTIFICATE,
         key=pgbouncer.KEY,
         is_client_tls_required=is_client_tls_required,
+        is_session_reset=is_session_reset,
     )
 
 
@@ -167,7 +168,10 @@ def _build_environment(
     return {
         "PGBOUNCER_INI": _join_lines(
             pgbouncer.render_ini(
-                build_pgbouncer_settings(is_client_tls_required=settings.is_client_tls_required)
+                build_pgbouncer_settings(
+                    is_client_tls_required=settings.is_client_tls_required,
+                    is_session_reset=settings.is_session_reset,
+                )
             )
         ),
         Placeholder.WRITER_HOST.name: hosts.writer,

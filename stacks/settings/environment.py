@@ -110,6 +110,9 @@ class EnvironmentSettings:
     pooler_memory_mib: int
     # Whether PgBouncer refuses clients without TLS. False: clients choose.
     is_client_tls_required: bool = False
+    # Whether PgBouncer makes a server connection as if new after each transaction. False: more
+    # throughput, and what one client leaves behind reaches the next (docs/pooling.md).
+    is_session_reset: bool = True
     # The processors of the tasks, and so of the images that a deploy builds.
     task_cpu_architecture: Literal["ARM64", "X86_64"] = "ARM64"
 

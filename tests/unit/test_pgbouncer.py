@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from db.pgbouncer import (
+    SESSION_RESET,
     Login,
     PgBouncerSettings,
     Placeholder,
@@ -50,6 +51,10 @@ max_db_client_connections = 600
 max_client_conn = 800
 ; With 0, a driver that prepares statements by itself can run another client's statement.
 max_prepared_statements = 200
+; After each transaction the server connection is as if new. Without this, the next client gets the
+; settings, temporary tables and locks that the last client left.
+server_reset_query = SET exit_on_error = on; CLOSE ALL; CALL cloudflow.reset_session()
+server_reset_query_always = 1
 ; The JDBC driver sends this parameter at login. PgBouncer refuses parameters that it does not know.
 ignore_startup_parameters = extra_float_digits
 
@@ -78,6 +83,23 @@ tcp_keepcnt = 3
 log_stats = 0
 """
     )
+
+
+def test_without_session_reset_the_file_has_no_reset_query() -> None:
+    with_reset, without = (
+        render_ini(replace(_POOLER, is_session_reset=is_reset)) for is_reset in (True, False)
+    )
+    assert "server_reset_query" not in without
+    gone = set(with_reset.splitlines()) - set(without.splitlines())
+    assert {line for line in gone if not line.startswith(";")} == {
+        f"server_reset_query = {SESSION_RESET}",
+        "server_reset_query_always = 1",
+    }
+
+
+def test_pgbouncer_can_send_the_reset_query() -> None:
+    """PgBouncer puts the query into a message of 512 bytes. For a longer query it sends nothing."""
+    assert len(SESSION_RESET) <= 500
 
 
 def test_a_server_user_and_tls_are_lines_of_their_own() -> None:
