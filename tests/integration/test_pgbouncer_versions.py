@@ -1,5 +1,6 @@
 """AWS runs a newer PgBouncer than localhost: the versions, and where they behave differently."""
 
+import json
 import socket
 import struct
 from collections.abc import Callable
@@ -9,6 +10,7 @@ import pytest
 
 from db.local.report import Report
 from db.local.tools import Tools, read_pgbouncer_version, read_pgbouncer_version_on_aws
+from tests.support.machine import Machine
 from tests.support.pgbouncer_release import ensure_release
 from tests.support.pgbouncer_tasks import PgBouncerStarter, RunningPgBouncer
 
@@ -53,6 +55,18 @@ def test_the_image_has_the_version_that_aws_runs_or_a_newer_one(
         f"Debian's package {release.package_version}, sha256 {release.sha256}. AWS builds {on_aws}."
         f" The local database ran {read_pgbouncer_version(tools.pgbouncer)}"
     )
+
+
+def test_status_says_where_the_version_here_differs_from_the_version_on_aws(
+    shared_machine: Machine, tools: Tools
+) -> None:
+    here, on_aws = read_pgbouncer_version(tools.pgbouncer), read_pgbouncer_version_on_aws()
+    expected = f"PgBouncer is {here} here and {on_aws} on AWS; docs/localhost.md lists what differs"
+    if here == on_aws:
+        expected = f"PgBouncer {here} is also the version on AWS"
+    assert expected in shared_machine.type("status").output.splitlines()
+    status = json.loads(shared_machine.type("status", "--json").output)
+    assert status["pgbouncer_version_on_aws"] == on_aws
 
 
 @pytest.mark.parametrize(
