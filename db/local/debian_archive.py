@@ -48,6 +48,8 @@ def build_apt_command(folder: Path, sources: str) -> list[str]:
         "-o", f"Dir::State::Lists={folder / 'lists'}", "-o", f"Dir::Cache={folder / 'cache'}",
         "-o", f"Dir::Etc::SourceList={folder / 'sources.list'}", "-o", "Dir::Etc::SourceParts=-",
         "-o", "Dir::Etc::Preferences=/dev/null", "-o", "Dir::Etc::PreferencesParts=/dev/null",
+        # Without this, update only warns if it reads nothing.
+        "-o", "APT::Update::Error-Mode=any",
         # For root, apt switches to a sandbox user, who could not enter a folder of the project.
         "-o", "APT::Sandbox::User=root",
     ]  # fmt: skip

@@ -45,9 +45,9 @@ _MADE_BY_THE_READER = {
 # Names of PostgreSQL, of drivers and of npm that the code does not use.
 _NAMES_OF_OTHERS = {
     "binary_parameters",
+    "default_transaction_read_only",
     "node_modules",
     "pg_advisory_lock",
-    "default_transaction_read_only",
     "search_path",
     "statement_timeout",
 }
