@@ -28,7 +28,8 @@ _PODMAN = [
     *_ROOT, "podman", "--storage-driver=vfs", "--runtime=runc", "--cgroup-manager=cgroupfs",
     f"--root={_STORE / 'storage'}", f"--runroot={_STORE / 'run'}",
 ]  # fmt: skip
-_LIMITS = ["--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024", "--network=host"]
+_PROCESSES = ["--ulimit=nproc=1024:1024", "--network=host"]
+_LIMITS = ["--ulimit=nofile=1024:1024", *_PROCESSES]
 HOST = "server.test"  # this machine, as containers call it: localhost may be ::1 first
 
 
@@ -109,6 +110,7 @@ def start(
     environment: Mapping[str, str],
     mounts: Mapping[Path, str],
     scratch: Mapping[str, str],
+    descriptors: int,
     command: Sequence[str] = (),
     user: str,
     output: Path,
@@ -120,7 +122,8 @@ def start(
     with output.open("ab") as file:
         return subprocess.Popen(
             [
-                *_PODMAN, "run", "--rm", f"--name={name}", *_LIMITS, f"--user={user}",
+                *_PODMAN, "run", "--rm", f"--name={name}", *_PROCESSES, f"--user={user}",
+                f"--ulimit=nofile={descriptors}:{descriptors}",
                 f"--add-host={HOST}:127.0.0.1",
                 *([f"--stop-signal={image.stop_signal}"] if image.stop_signal else []),
                 "--read-only", "--read-only-tmpfs=false", "--cap-drop=all",
