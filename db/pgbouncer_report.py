@@ -8,15 +8,13 @@ such a line in a log
 A line holds fixed names and numbers only. No name of a user or a database is in it.
 """
 
-import io
 import json
 import os
 import socket
 import struct
 import sys
 import time
-from collections.abc import Generator, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -116,8 +114,8 @@ class Console:
     https://www.postgresql.org/docs/15/protocol-flow.html
     """
 
-    def __init__(self, stream: io.BufferedRWPair) -> None:
-        self._stream = stream
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
         startup = b"".join(
             part.encode() + b"\0" for part in ("user", _CONSOLE, "database", _CONSOLE, "")
         )
@@ -131,13 +129,15 @@ class Console:
         return self._read_answer()
 
     def _send(self, message: bytes) -> None:
-        self._stream.write(message)
-        self._stream.flush()
+        self._connection.sendall(message)
 
     def _read(self, count: int) -> bytes:
-        data = self._stream.read(count)
-        if len(data) < count:
-            raise ConnectionError("PgBouncer closed the connection to its console")
+        data = b""
+        while len(data) < count:
+            got = self._connection.recv(count - len(data))
+            if not got:
+                raise ConnectionError("PgBouncer closed the connection to its console")
+            data += got
         return data
 
     def _read_answer(self) -> list[Row]:
@@ -177,22 +177,41 @@ def _read_fields(body: bytes) -> Iterator[str]:
         position += max(length, 0)
 
 
-@contextmanager
-def open_console(folder: Path) -> Generator[Console]:
-    """Log in to the PgBouncer that has its Unix socket in this folder. Raises OSError."""
-    address = next(folder.glob(".s.PGSQL.*[0-9]"), None)
-    if address is None:
-        raise FileNotFoundError(f"PgBouncer has no socket in {folder}")
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(_ANSWER_SECONDS)
-        connection.connect(str(address))
-        with connection.makefile("rwb") as stream:
-            yield Console(stream)
+class Sampler:
+    """Asks PgBouncer again and again, over one connection.
 
+    PgBouncer logs each login to its console, so a new connection for each question would fill the
+    log.
+    """
 
-def read_sample(folder: Path) -> Sample:
-    with open_console(folder) as console:
-        return build_sample(console.show("POOLS"), console.show("STATS"))
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._connection: socket.socket | None = None
+        self._console: Console | None = None
+
+    def read(self) -> Sample:
+        """One answer. Raises OSError or ValueError. The next call then logs in again."""
+        try:
+            if self._console is None:
+                self._console = self._open()
+            return build_sample(self._console.show("POOLS"), self._console.show("STATS"))
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = self._console = None
+
+    def _open(self) -> Console:
+        address = next(self._folder.glob(".s.PGSQL.*[0-9]"), None)
+        if address is None:
+            raise FileNotFoundError(f"PgBouncer has no socket in {self._folder}")
+        self._connection = socket.socket(socket.AF_UNIX)
+        self._connection.settimeout(_ANSWER_SECONDS)
+        self._connection.connect(str(address))
+        return Console(self._connection)
 
 
 def report(folder: Path, namespace: str, *, period_seconds: float) -> Iterator[str]:
@@ -201,6 +220,7 @@ def report(folder: Path, namespace: str, *, period_seconds: float) -> Iterator[s
     A failure is a line too. It begins with "metrics: ", and that period has no report. An alarm
     notices missing reports (docs/runbook.md#pooler-metrics).
     """
+    sampler = Sampler(folder)
     before = Sample(values=dict.fromkeys(Metric, 0))
     began = time.monotonic()
     while True:
@@ -210,7 +230,7 @@ def report(folder: Path, namespace: str, *, period_seconds: float) -> Iterator[s
             pause = began + number * period_seconds / _QUESTIONS_A_REPORT - time.monotonic()
             time.sleep(max(pause, 0))
             try:
-                samples.append(read_sample(folder))
+                samples.append(sampler.read())
             except (OSError, ValueError, LookupError, struct.error) as error:
                 failure = f"{type(error).__name__}: {error}"
         began = max(began + period_seconds, time.monotonic() - period_seconds)

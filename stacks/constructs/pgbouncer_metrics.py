@@ -9,31 +9,41 @@ from constructs import Construct
 from db.pgbouncer_report import UNITS, Metric
 from stacks.constructs.metrics import FIVE_MINUTES, MINUTE, build_aws_metric, build_own_metric
 from stacks.settings import names
+from stacks.settings.access import DATABASE
 from stacks.settings.environment import EnvironmentSettings
 
-# How PgBouncer's log begins each line about a client or a server:
-# "2026-11-25 19:18:42.239 UTC [1] WARNING C-0x55: cloudflow/app@10.30.4.5:4711 ..."
-_PREFIX = "date, time, zone, process, level, socket, client"
-# PgBouncer writes these words when it refuses a client. A client can write any words into the log
-# too: as the name of a user or a database. So a filter names the words at their places and the
-# number of words in the whole line. The name of a client never stands at the place of these words,
-# because a line with such a name has more words after it.
+# PgBouncer's log begins each line like this. A line about a client goes on with its names:
+# "2026-11-25 19:18:42.239 UTC [1] WARNING C-0x55: cloudflow/app@10.30.4.5:4711 pooler error: ..."
+_LINE = "date, time, zone, process, level"
+
+
+def _match_whole_line(words: str) -> str:
+    """A filter of lines about a client that have exactly these words after its names."""
+    fields = (f'word{number}="{word}"' for number, word in enumerate(words.split(), start=1))
+    return f"[{_LINE}, socket, client, {', '.join(fields)}]"
+
+
+# The filters of lines about a client that PgBouncer refused, or about a server that refused
+# PgBouncer. A client can write any words into the log: as the name of a user or a database. So a
+# filter names the words at their places, and more words may follow only where no such name can
+# stand: without a client, or with a client of a database name that exists.
 # https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/FilterAndPatternSyntax.html
-CLIENTS_REFUSED = {
-    "QueryWaitTimeout": "pooler error: query_wait_timeout",
-    "MaxClientConn": "pooler error: no more connections allowed (max_client_conn)",
-    "MaxDbClientConnections": (
+CLIENTS_REFUSED_PATTERNS = {
+    "QueryWaitTimeout": _match_whole_line("pooler error: query_wait_timeout"),
+    "MaxClientConn": _match_whole_line(
+        "pooler error: no more connections allowed (max_client_conn)"
+    ),
+    "MaxDbClientConnections": _match_whole_line(
         "pooler error: client connections exceeded (max_db_client_connections)"
+    ),
+    "ServerLoginFailed": f'[{_LINE}, word1="server", word2="login", word3="failed:", ...]',
+    "ServerLoginFailing": (
+        f'[{_LINE}, socket, client={DATABASE}*, word1="pooler", word2="error:", word3="server", '
+        'word4="login", word5="has", word6="been", word7="failing,", ...]'
     ),
 }
 
 _CLIENTS_REFUSED = "ClientsRefused"
-
-
-def render_filter_pattern(words: str) -> str:
-    """A filter of lines that have exactly these words after their prefix."""
-    fields = (f'word{number}="{word}"' for number, word in enumerate(words.split(), start=1))
-    return f"[{_PREFIX}, {', '.join(fields)}]"
 
 
 def add_log_metrics(
@@ -44,12 +54,12 @@ def add_log_metrics(
     PgBouncer's console has no count of them. The other metrics need no filter, because the tasks
     print them in the embedded metric format (db/pgbouncer_report.py).
     """
-    for name, words in CLIENTS_REFUSED.items():
+    for name, pattern in CLIENTS_REFUSED_PATTERNS.items():
         logs.MetricFilter(
             scope,
             f"ClientsRefused{name}",
             log_group=log_group,
-            filter_pattern=logs.FilterPattern.literal(render_filter_pattern(words)),
+            filter_pattern=logs.FilterPattern.literal(pattern),
             metric_namespace=names.metrics_namespace(settings),
             metric_name=_CLIENTS_REFUSED,
             metric_value="1",

@@ -19,11 +19,12 @@ import pytest
 
 from db.pgbouncer import RUN_FOLDER
 from db.pgbouncer_report import UNITS, Metric
-from stacks.constructs.pgbouncer_metrics import CLIENTS_REFUSED, render_filter_pattern
+from stacks.constructs.pgbouncer_metrics import CLIENTS_REFUSED_PATTERNS
 from stacks.constructs.pgbouncer_task import EVENT_START
 from stacks.environments import STAGING
 from stacks.settings import names
 from tests.support import containers
+from tests.support.load import get_message
 from tests.support.log_events import find_embedded_metrics, is_matching, split_events
 from tests.support.pgbouncer_tasks import PgBouncerStarter, RunningPgBouncer
 
@@ -64,8 +65,8 @@ def _find_reporter(pooler: RunningPgBouncer) -> Path:
 
 def _count_refused(events: list[str]) -> dict[str, int]:
     return {
-        name: sum(is_matching(render_filter_pattern(words), event) for event in events)
-        for name, words in CLIENTS_REFUSED.items()
+        name: sum(is_matching(pattern, event) for event in events)
+        for name, pattern in CLIENTS_REFUSED_PATTERNS.items()
     }
 
 
@@ -159,18 +160,48 @@ def test_refused_clients_are_counted_by_each_filter(
         with pytest.raises(psycopg.OperationalError, match="max_client_conn"):
             pooler.connect("cloudflow_readonly", sslmode="require")
     events = _read_events(pooler)
-    assert _count_refused(events) == dict.fromkeys(CLIENTS_REFUSED, 1)
-    proven(f"each of {len(CLIENTS_REFUSED)} refusals is counted once, by its own metric filter")
+    expected = dict.fromkeys(("QueryWaitTimeout", "MaxClientConn", "MaxDbClientConnections"), 1)
+    assert {name: count for name, count in _count_refused(events).items() if count} == expected
+    proven(f"each of {len(expected)} refusals is counted once, by its own metric filter")
+
+
+@pytest.mark.parametrize(
+    ("changed", "name"),
+    [
+        ({"server_password": "not the database's"}, "ServerLoginFailed"),
+        ({"WRITER_PORT": "1"}, "ServerLoginFailing"),
+    ],
+)
+def test_a_client_whose_server_cannot_be_reached_is_counted(
+    service: PgBouncerStarter, changed: dict[str, str], name: str, proven: Callable[[str], None]
+) -> None:
+    pooler = service.start(settings={"client_login_timeout": 3}, **changed)
+    with pytest.raises(psycopg.OperationalError) as refused:
+        pooler.connect(connect_timeout=20)
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while not _count_refused(_read_events(pooler))[name]:
+        assert time.monotonic() < deadline, pooler.run.output()
+        with pytest.raises(psycopg.OperationalError):
+            pooler.connect(connect_timeout=20)
+    proven(f"{name} counts a client that is told: {get_message(refused.value)}")
 
 
 _FORGED_METRIC = '{"_aws":{"Timestamp":1,"CloudWatchMetrics":[]},"ClientsActive":9}'
+_REFUSALS = (
+    "pooler error: query_wait_timeout",
+    "pooler error: no more connections allowed (max_client_conn)",
+    "pooler error: client connections exceeded (max_db_client_connections)",
+    "pooler error: server login has been failing, cached error: x",
+    "server login failed: x",
+)
 _FORGED_NAMES = [
     f"mallory\n{_FORGED_METRIC}",
     f"mallory\r{_FORGED_METRIC}",
     _FORGED_METRIC,
-    *CLIENTS_REFUSED.values(),
-    *(f"x {words}" for words in CLIENTS_REFUSED.values()),
-    *(f'x {words} "' for words in CLIENTS_REFUSED.values()),
+    *_REFUSALS,
+    *(f"x {words}" for words in _REFUSALS),
+    *(f'x {words} "' for words in _REFUSALS),
+    *(f"cloudflow/app@10.0.0.1:1 {words}" for words in _REFUSALS),
     "x [",
     "mallory\n2026-11-25 19:18:42.239 UTC [1] WARNING C-0x1: a/b@c:1 pooler error: "
     "query_wait_timeout",
@@ -193,7 +224,7 @@ def test_the_name_of_a_user_or_a_database_cannot_write_into_a_metric(
     output = pooler.run.output()
     assert _FORGED_METRIC in output, "it is in the log, but not as an event"
     events = _read_events(pooler)
-    assert _count_refused(events) == dict.fromkeys(CLIENTS_REFUSED, 0)
+    assert not any(_count_refused(events).values())
     for report in find_embedded_metrics(events):
         assert set(report) == {"_aws", *Metric}
         assert report["_aws"]["Timestamp"] > 1

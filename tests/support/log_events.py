@@ -32,14 +32,21 @@ def find_embedded_metrics(events: list[str]) -> list[dict[str, Any]]:
 def is_matching(pattern: str, event: str) -> bool:
     """Whether a metric filter with fields in brackets matches an event.
 
-    Fields are separated by white space. Text in brackets or quotes is one field. Without an
-    ellipsis the number of fields must be the same.
+    Fields are separated by white space. Text in brackets or quotes is one field. The number
+    of fields must be the same, except after an ellipsis at the end.
     https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/FilterAndPatternSyntax.html
     """
     assert pattern.startswith("[")
     assert pattern.endswith("]")
-    wanted = [field.partition("=")[2].strip('"') for field in pattern[1:-1].split(", ")]
+    fields = pattern[1:-1].split(", ")
     found = re.findall(r'\[[^\]]*\]|"[^"]*"|\S+', event)
-    return len(wanted) == len(found) and all(
-        not value or value == field for value, field in zip(wanted, found, strict=True)
+    if fields[-1] == "...":
+        fields.pop()
+        found = found[: len(fields)]
+    if len(fields) != len(found):
+        return False
+    wanted = [field.partition("=")[2].strip('"') or "*" for field in fields]
+    return all(
+        text.startswith(value[:-1]) if value.endswith("*") else text == value
+        for value, text in zip(wanted, found, strict=True)
     )
