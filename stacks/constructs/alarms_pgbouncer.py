@@ -33,6 +33,7 @@ _REFUSED_TERMS = (
     "no more connections allowed",
     "client connections exceeded",
     "server login",
+    "server down",
 )
 
 

@@ -36,6 +36,7 @@ CLIENTS_REFUSED_PATTERNS = {
     "MaxDbClientConnections": _match_whole_line(
         "pooler error: client connections exceeded (max_db_client_connections)"
     ),
+    "ServerDown": _match_whole_line("pooler error: client_login_timeout (server down)"),
     "ServerLoginFailed": f'[{_LINE}, word1="server", word2="login", word3="failed:", ...]',
     "ServerLoginFailing": (
         f'[{_LINE}, socket, client={DATABASE}*, word1="pooler", word2="error:", word3="server", '

@@ -6,9 +6,12 @@ from typing import Any
 
 
 def split_events(output: str, start: str) -> list[str]:
-    """The events that the log driver makes of the lines. An event begins where `start` matches."""
+    """The events that the log driver makes of the lines. An event begins where `start` matches.
+
+    Only a line feed ends a line.
+    """
     events: list[str] = []
-    for line in output.splitlines():
+    for line in output.removesuffix("\n").split("\n"):
         if not events or re.search(start, line):
             events.append(line)
         else:
