@@ -6,7 +6,7 @@ setting does.
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 # In the image, the entry point writes these files to memory when the task starts.
@@ -15,10 +15,22 @@ AUTH_FILE = f"{RUN_FOLDER}/userlist.txt"
 CERTIFICATE = f"{RUN_FOLDER}/certificate.pem"
 KEY = f"{RUN_FOLDER}/key.pem"
 
-# 800 clients, 100 servers for each of two databases, listeners and logs stay below the 1024 file
-# descriptors that a container gets by default. Past that limit clients hang without an error.
-DESCRIPTORS = 1024
-_DESCRIPTORS_OF_ITS_OWN = 24
+# The memory that the client limits reserve for one client. Measured with 10,240 clients with TLS in
+# the image, with PgBouncer 1.24.1 and OpenSSL 3.5: a client costs 22.9 KiB at rest, 28.0 KiB after
+# all clients sent a query at once, and 30.3 KiB with 20 prepared statements each. With OpenSSL 3.0
+# these are 15.2, 20.3 and 22.6 KiB. Without TLS a client costs 1.9 KiB at rest.
+# tests/integration/test_many_clients.py measures this again.
+CLIENT_KIB = 32
+# PgBouncer without clients takes 8 MiB, the process that reports its metrics 10 MiB (measured). Its
+# files in memory take less than 1 MiB.
+_MEMORY_OF_ITS_OWN_MIB = 32
+# The smallest task of Fargate has this memory. The same limits hold on localhost.
+DEFAULT_MEMORY_MIB = 512
+# Past its limit of file descriptors PgBouncer accepts nobody, and clients hang without an error. So
+# the client limits stay below it. Fargate allows this many for a task
+# (https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_Ulimit.html).
+DESCRIPTORS_AT_MOST = 1_048_576
+_DESCRIPTORS_OF_ITS_OWN = 24  # listeners, logs, the event loop and the console
 
 _Rule = tuple[Callable[[str], object], str]  # whether a value is right, and what to use instead
 
@@ -57,6 +69,31 @@ def _check(condition: bool, setting: str, value: object, remedy: str) -> None:
 def _check_rule(rule: _Rule, setting: str, value: str) -> None:
     is_right, remedy = rule
     _check(bool(is_right(value)), setting, value, remedy)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientLimits:
+    """The most clients of one process."""
+
+    process: int
+
+    @property
+    def database(self) -> int:
+        """The most clients of one database name.
+
+        The other third stays free for the other database name, and for connections that have not
+        logged in yet.
+        """
+        return self.process * 2 // 3
+
+
+def plan_client_limits(memory_mib: int) -> ClientLimits:
+    """The clients that fit into the memory of one process."""
+    free_kib = (memory_mib - _MEMORY_OF_ITS_OWN_MIB) * 1024
+    return ClientLimits(process=free_kib // CLIENT_KIB)
+
+
+_DEFAULT_LIMITS = plan_client_limits(DEFAULT_MEMORY_MIB)
 
 
 class Placeholder(StrEnum):
@@ -170,18 +207,22 @@ class PgBouncerSettings:
 
     default_pool_size: int = 20
     max_db_connections: int = 100
-    max_db_client_connections: int = 600
-    max_client_conn: int = 800
+    max_db_client_connections: int = _DEFAULT_LIMITS.database
+    max_client_conn: int = _DEFAULT_LIMITS.process
     max_prepared_statements: int = 200
     # Whether a server connection is as if new after each transaction. False: what one client leaves
     # behind reaches the next (docs/pooling.md).
     is_session_reset: bool = True
 
+    # An idle transaction ends before the clients that wait for its server connection are refused.
     query_wait_timeout_seconds: int = 15
-    idle_transaction_timeout_seconds: int = 60
+    idle_transaction_timeout_seconds: int = 10
     client_login_timeout_seconds: int = 15
     server_login_retry_seconds: int = 1
-    is_logging_stats: bool = False
+    # The folder of a Unix socket. Empty: no socket. A process of PgBouncer's own operating system
+    # user may use the console there, as the user pgbouncer and without a password. So only that
+    # user may enter the folder.
+    socket_folder: str = ""
 
     # Paths of files. A server's certificate must come from one of these authorities.
     server_authorities: str = ""
@@ -210,7 +251,7 @@ class PgBouncerSettings:
             self._check(setting, is_met(str(getattr(self, setting))), remedy)
 
     def _check_files(self) -> None:
-        for setting in ("auth_file", "server_authorities", "certificate", "key"):
+        for setting in ("auth_file", "server_authorities", "certificate", "key", "socket_folder"):
             path = getattr(self, setting)
             is_absent = not path and setting != "auth_file"
             is_path = re.fullmatch(r"/[^\n]+", path)
@@ -243,8 +284,15 @@ class PgBouncerSettings:
         )
         self._check(
             "max_client_conn",
-            self.descriptors <= DESCRIPTORS,
-            f"lower it: clients and servers need {self.descriptors} of {DESCRIPTORS} descriptors",
+            self.descriptors <= DESCRIPTORS_AT_MOST,
+            f"lower it: clients and servers need {self.descriptors} of {DESCRIPTORS_AT_MOST} "
+            "descriptors",
+        )
+        self._check(
+            "idle_transaction_timeout_seconds",
+            self.idle_transaction_timeout_seconds < self.query_wait_timeout_seconds,
+            f"use less than query_wait_timeout_seconds ({self.query_wait_timeout_seconds}), so "
+            "that an idle transaction ends before the clients that wait for it are refused",
         )
 
     @property
@@ -252,6 +300,22 @@ class PgBouncerSettings:
         """The most file descriptors that one process can need."""
         servers = len(self.routes) * self.max_db_connections
         return self.max_client_conn + servers + _DESCRIPTORS_OF_ITS_OWN
+
+
+def fit_descriptors(settings: PgBouncerSettings, limit: int) -> PgBouncerSettings:
+    """The settings with client limits that a limit of file descriptors allows.
+
+    Raises ValueError if the limit is too low for the clients of one full pool.
+    """
+    surplus = settings.descriptors - limit
+    if surplus <= 0:
+        return settings
+    lowered = ClientLimits(process=settings.max_client_conn - surplus)
+    return replace(
+        settings,
+        max_client_conn=lowered.process,
+        max_db_client_connections=lowered.database,
+    )
 
 
 def render_ini(settings: PgBouncerSettings) -> str:
@@ -269,7 +333,9 @@ def render_ini(settings: PgBouncerSettings) -> str:
 [pgbouncer]
 listen_addr = {",".join(settings.listen_addresses)}
 listen_port = {settings.listen_port}
-unix_socket_dir =
+; Many clients may connect in the same moment. With the default of 128, some would wait for 1 s.
+listen_backlog = 4096
+{_render_socket(settings)}
 auth_type = scram-sha-256
 auth_file = {settings.auth_file}
 admin_users = {settings.admin_user}
@@ -288,7 +354,8 @@ ignore_startup_parameters = extra_float_digits
 
 ; A client that waits longer than this for a server connection gets an error.
 query_wait_timeout = {settings.query_wait_timeout_seconds}
-; A client that is idle in a transaction keeps a server connection from others. This is the limit.
+; A client that is idle in a transaction keeps a server connection from others. This limit is
+; shorter, so an idle transaction ends before the clients that wait for it are refused.
 idle_transaction_timeout = {settings.idle_transaction_timeout_seconds}
 client_login_timeout = {settings.client_login_timeout_seconds}
 ; With the default of 15 s, every failover would take at least 15 s.
@@ -307,8 +374,8 @@ tcp_keepidle = 15
 tcp_keepintvl = 5
 tcp_keepcnt = 3
 {_render_tls(settings)}
-; With 1, the log gets a line of statistics each minute. On AWS a metric filter reads it.
-log_stats = {int(settings.is_logging_stats)}
+; The statistics in the log are averages only. On AWS, db/pgbouncer_report.py reports more.
+log_stats = 0
 """
 
 
@@ -321,6 +388,13 @@ def _render_reset(settings: PgBouncerSettings) -> str:
 server_reset_query = {SESSION_RESET}
 server_reset_query_always = 1
 """
+
+
+def _render_socket(settings: PgBouncerSettings) -> str:
+    lines = [f"unix_socket_dir = {settings.socket_folder}".rstrip()]
+    if settings.socket_folder:
+        lines.append("unix_socket_mode = 0700")
+    return "\n".join(lines)
 
 
 def _render_tls(settings: PgBouncerSettings) -> str:

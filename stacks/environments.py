@@ -14,6 +14,8 @@ These settings have a default. To change one, add it to an environment:
     maintenance_window="sun:05:00-sun:06:00"
     is_client_tls_required=False
     is_session_reset=True          False: what one client leaves behind reaches the next
+    pooler_idle_transaction_timeout_seconds=10
+    pooler_query_wait_timeout_seconds=15
     task_cpu_architecture="ARM64"
     is_migrated_at_deploy=True     False: a person runs Flyway
     is_recovery_promoted=False     True: the recovery region takes over, for good

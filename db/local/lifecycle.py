@@ -151,6 +151,8 @@ class _Start:
         if self._is_running(pool) and not pool.is_answering():
             self._report.say("restarting the pool: it does not answer")
             self._stop(pool)
+        if not self._is_running(pool) and (line := pool.describe_lowered_limits()):
+            self._report.say(line)
         self._ensure_started(pool)
 
     def _wait_for_replica(self) -> None:

@@ -24,8 +24,12 @@ _STOP_SECONDS = 2
 
 
 def build_settings(instance: LocalInstance, state: State) -> pgbouncer.PgBouncerSettings:
-    """PgBouncer's settings on this machine. Only addresses and names differ from those on AWS."""
-    return pgbouncer.PgBouncerSettings(
+    """PgBouncer's settings on this machine. Only addresses and names differ from those on AWS.
+
+    The client limits are lower if this machine allows fewer open files. Raises CommandError if it
+    allows too few for one full pool.
+    """
+    settings = pgbouncer.PgBouncerSettings(
         routes=tuple(
             pgbouncer.Route(name=name, host="127.0.0.1", port=port, database=DEV_DATABASE)
             for name, port in (
@@ -38,6 +42,17 @@ def build_settings(instance: LocalInstance, state: State) -> pgbouncer.PgBouncer
         auth_file=str(instance.auth_file),
         admin_user=POOLER_ADMIN,
     )
+    _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard_limit == resource.RLIM_INFINITY:
+        return settings
+    try:
+        return pgbouncer.fit_descriptors(settings, hard_limit)
+    except ValueError as error:
+        raise CommandError(
+            f"this machine allows {hard_limit} open files for each process, and PgBouncer needs "
+            f"more; raise the limit: ulimit -Hn {settings.descriptors}",
+            detail=str(error),
+        ) from None
 
 
 def build_logins(state: State) -> tuple[pgbouncer.Login, ...]:
@@ -63,6 +78,17 @@ class PgBouncer:
             host=host, port=self.settings.listen_port, user=POOLER_ADMIN, database="pgbouncer"
         )
         return query(self.context, sql, target)
+
+    def describe_lowered_limits(self) -> str:
+        """One line about client limits that this machine lowers. Empty if it lowers none."""
+        usual = pgbouncer.PgBouncerSettings.max_client_conn
+        if self.settings.max_client_conn >= usual:
+            return ""
+        return (
+            f"the pool accepts {self.settings.max_client_conn} clients instead of {usual}: this "
+            f"machine allows {self.settings.descriptors} open files for each process "
+            "(ulimit -Hn)"
+        )
 
     def find(self, processes: Processes | None = None) -> Process | None:
         """The process that runs with our pgbouncer.ini. Without `processes` it reads /proc."""
@@ -173,11 +199,7 @@ def stop_pooler(instance: LocalInstance, processes: Processes | None = None) -> 
 
 
 def _raise_descriptor_limit(needed: int) -> None:
+    """Raise the soft limit of this process. PgBouncer inherits it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY and hard < needed:
-        raise CommandError(
-            f"this machine allows {hard} open files for each process, and PgBouncer needs "
-            f"{needed}; raise the limit: ulimit -Hn {needed}"
-        )
     if soft != resource.RLIM_INFINITY and soft < needed:
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))

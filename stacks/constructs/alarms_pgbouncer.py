@@ -7,10 +7,10 @@ from stacks.constructs.alarm_text import AlarmText
 from stacks.constructs.alarms import ABOVE, BELOW, Alarms
 from stacks.constructs.monitored_instance import MonitoredInstance
 from stacks.constructs.pgbouncer_metrics import (
-    CLIENTS_REFUSED_TERMS,
-    client_wait,
     clients_refused,
     healthy_tasks,
+    longest_wait,
+    reports,
     running_tasks,
     unhealthy_tasks,
 )
@@ -21,9 +21,20 @@ from stacks.settings.environment import EnvironmentSettings
 _BREACHING = cloudwatch.TreatMissingData.BREACHING
 _NOT_BREACHING = cloudwatch.TreatMissingData.NOT_BREACHING
 
-_CLIENT_WAIT_MICROSECONDS = 1_000_000
+# A third of the time after which PgBouncer refuses a client that waits. A task asks PgBouncer every
+# 5 s, so with the default of 15 s it sees every longer wait.
+_WAIT_SHARE = 1 / 3
+# A task reports every minute. In 5 minutes it may be 4 reports, because periods are not exact.
+_REPORTS_A_TASK = 4
 _POOL_SIZE = PgBouncerSettings.default_pool_size
-_WAIT_TIMEOUT_SECONDS = PgBouncerSettings.query_wait_timeout_seconds
+# The words in the log that tell why clients were refused.
+_REFUSED_TERMS = (
+    "query_wait_timeout",
+    "no more connections allowed",
+    "client connections exceeded",
+    "server login",
+    "server down",
+)
 
 
 def add_pgbouncer_alarms(
@@ -40,6 +51,7 @@ def add_pgbouncer_alarms(
     _add_refusing(alarms, settings)
     _add_unhealthy(alarms, settings, pgbouncer)
     _add_waiting(alarms, settings, primary)
+    _add_metrics(alarms, settings, tasks)
 
 
 def _add_down(alarms: Alarms, settings: EnvironmentSettings, pgbouncer: PgBouncerService) -> None:
@@ -79,7 +91,7 @@ def _add_running(alarms: Alarms, settings: EnvironmentSettings, tasks: int) -> N
 
 
 def _add_refusing(alarms: Alarms, settings: EnvironmentSettings) -> None:
-    terms = " ".join(f'?"{term}"' for term in CLIENTS_REFUSED_TERMS)
+    terms = " ".join(f'?"{term}"' for term in _REFUSED_TERMS)
     alarms.add(
         "pooler-refusing",
         clients_refused(settings),
@@ -90,8 +102,8 @@ def _add_refusing(alarms: Alarms, settings: EnvironmentSettings) -> None:
         text=AlarmText(
             problem="PgBouncer has refused clients for 3 minutes. Its log names the reason. With "
             f"query_wait_timeout, {_POOL_SIZE} transactions held all server connections of a pool "
-            f"for {_WAIT_TIMEOUT_SECONDS} s. With a failed server login, PostgreSQL is down or "
-            "refuses PgBouncer's password.",
+            f"for {settings.pooler_query_wait_timeout_seconds} s. With a failed server login, "
+            "PostgreSQL is down or refuses PgBouncer's password.",
             command=f"{_render_log_command(alarms, settings)} --filter-pattern '{terms}'",
             waiting="Clients get errors now.",
             anchor="pooler-refusing",
@@ -120,23 +132,43 @@ def _add_unhealthy(
 
 
 def _add_waiting(alarms: Alarms, settings: EnvironmentSettings, primary: MonitoredInstance) -> None:
+    timeout_seconds = settings.pooler_query_wait_timeout_seconds
+    threshold_seconds = round(timeout_seconds * _WAIT_SHARE)
     alarms.add(
         "pooler-waiting",
-        client_wait(settings),
+        longest_wait(settings),
         ABOVE,
-        _CLIENT_WAIT_MICROSECONDS,
-        periods=3,
+        threshold_seconds * 1000,
+        periods=5,
         missing=_BREACHING,
         text=AlarmText(
-            problem="Clients wait longer than 1 s for one of the "
-            f"{_POOL_SIZE} server connections of a pool. Transactions are too long or too many. "
-            "If the metric has no data, PgBouncer writes no log. See pooler-running then.",
+            problem=f"In each of 5 minutes a client waited longer than {threshold_seconds} s for "
+            f"one of the {_POOL_SIZE} server connections of a pool. Transactions are too long or "
+            "too many. If the metric has no data, see pooler-metrics.",
             psql_on=primary.identifier,
             command="SELECT pid, usename, state, now() - xact_start AS age, left(query, 100) AS "
             "query FROM pg_stat_activity WHERE xact_start IS NOT NULL ORDER BY xact_start LIMIT "
             "20;",
-            waiting=f"A client that waits {_WAIT_TIMEOUT_SECONDS} s gets query_wait_timeout.",
+            waiting=f"A client that waits {timeout_seconds} s gets query_wait_timeout.",
             anchor="pooler-waiting",
+        ),
+    )
+
+
+def _add_metrics(alarms: Alarms, settings: EnvironmentSettings, tasks: int) -> None:
+    alarms.add(
+        "pooler-metrics",
+        reports(settings),
+        BELOW,
+        _REPORTS_A_TASK * tasks,
+        periods=2,
+        missing=_BREACHING,
+        text=AlarmText(
+            problem="A task of PgBouncer has not reported its metrics for 10 minutes. PgBouncer "
+            "may work all the same.",
+            command=f"{_render_log_command(alarms, settings)} --filter-pattern metrics",
+            waiting="Nobody is told when clients wait for this task. Clients do not notice.",
+            anchor="pooler-metrics",
         ),
     )
 

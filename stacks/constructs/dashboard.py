@@ -6,13 +6,15 @@ import aws_cdk as cdk
 from aws_cdk import aws_cloudwatch as cloudwatch
 from constructs import Construct
 
+from db.pgbouncer_report import Metric
 from stacks.constructs.alarms import Alarms
 from stacks.constructs.monitored_instance import MonitoredInstance
 from stacks.constructs.pgbouncer_metrics import (
     client_connections,
-    client_wait,
     clients_refused,
     healthy_tasks,
+    longest_wait,
+    pool_occupancy,
     unhealthy_tasks,
 )
 from stacks.constructs.pgbouncer_service import PgBouncerService
@@ -44,7 +46,8 @@ def build_dashboard(
         cloudwatch.AlarmStatusWidget(title="Alarms", alarms=alarms.all, width=_WIDTH)
     )
     if pgbouncer is not None:
-        _add_row(dashboard, _list_pgbouncer_graphs(settings, pgbouncer))
+        for graphs in _list_pgbouncer_graphs(settings, pgbouncer):
+            _add_row(dashboard, graphs)
     for graphs in _list_instance_graphs(instances):
         _add_row(dashboard, graphs)
     if further_graphs:
@@ -62,13 +65,40 @@ def _add_row(dashboard: cloudwatch.Dashboard, graphs: Sequence[Graph]) -> None:
 
 def _list_pgbouncer_graphs(
     settings: EnvironmentSettings, pgbouncer: PgBouncerService
-) -> list[Graph]:
+) -> list[list[Graph]]:
     tasks = [healthy_tasks(pgbouncer.target_group), unhealthy_tasks(pgbouncer.target_group)]
+    clients = [
+        pool_occupancy(settings, Metric.CLIENTS_ACTIVE, "active"),
+        pool_occupancy(settings, Metric.CLIENTS_WAITING, "waiting"),
+    ]
+    servers = [
+        pool_occupancy(settings, Metric.SERVERS_ACTIVE, "active"),
+        pool_occupancy(settings, Metric.SERVERS_IDLE, "idle"),
+    ]
     return [
-        ("PgBouncer: healthy and unhealthy tasks", tasks),
-        ("PgBouncer: wait for a server connection, us", [client_wait(settings)]),
-        ("PgBouncer: refused clients", [clients_refused(settings)]),
-        ("PgBouncer: client connections", [client_connections(pgbouncer.load_balancer)]),
+        [
+            ("PgBouncer: healthy and unhealthy tasks", tasks),
+            ("PgBouncer: clients", clients),
+            ("PgBouncer: server connections", servers),
+        ],
+        [
+            ("PgBouncer: longest wait for a server connection, ms", [longest_wait(settings)]),
+            ("PgBouncer: refused clients", [clients_refused(settings)]),
+            (
+                "PgBouncer: connections at the load balancer",
+                [client_connections(pgbouncer.load_balancer)],
+            ),
+        ],
+        [
+            (
+                "PgBouncer: transactions a minute",
+                [pool_occupancy(settings, Metric.TRANSACTIONS, "transactions")],
+            ),
+            (
+                "PgBouncer: waits of all clients in a minute, ms",
+                [pool_occupancy(settings, Metric.WAIT_TIME, "waits")],
+            ),
+        ],
     ]
 
 

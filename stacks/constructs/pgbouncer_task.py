@@ -20,10 +20,16 @@ from stacks.settings.environment import EnvironmentSettings
 
 SCHEMA_LABEL = "cloudflow.schema-version"
 _RUN_FOLDER_MIB = 16
+# A log event begins with a time of PgBouncer, with a report of metrics, or with a message of the
+# process that reports them. PgBouncer writes a line break in a client's user name as a line break
+# and a tab. So the text after it stays a part of the same event, and CloudWatch does not read it as
+# a report. https://docs.docker.com/engine/logging/drivers/awslogs/#awslogs-multiline-pattern
+EVENT_START = r"^(\d{4}-\d{2}-\d{2} |\{|metrics: )"
 # db/images/pgbouncer/Dockerfile has the same path, user and group.
 _AUTHORITIES = "/etc/rds.pem"
 _IMAGE_USER = "6432"
 
+_METRICS_SECONDS = 60  # CloudWatch keeps one value a minute
 _STOP_TIMEOUT = cdk.Duration.seconds(120)  # the longest that Fargate allows
 
 
@@ -47,10 +53,9 @@ class PgBouncerSecrets:
         return [*self.clients.values(), self.server]
 
 
-def build_pgbouncer_settings(
-    *, is_client_tls_required: bool = False, is_session_reset: bool = True
-) -> pgbouncer.PgBouncerSettings:
+def build_pgbouncer_settings(settings: EnvironmentSettings) -> pgbouncer.PgBouncerSettings:
     """PgBouncer's settings on AWS. A task fills in the placeholders when it starts."""
+    clients = pgbouncer.plan_client_limits(settings.pooler_memory_mib)
     return pgbouncer.PgBouncerSettings(
         routes=(
             pgbouncer.Route(
@@ -72,12 +77,16 @@ def build_pgbouncer_settings(
         listen_port=PORT,
         auth_file=pgbouncer.AUTH_FILE,
         admin_user="nobody",  # the auth file has no such user, so nobody can use the console
-        is_logging_stats=True,
+        socket_folder=pgbouncer.RUN_FOLDER,  # the task reports its metrics by this socket
+        max_client_conn=clients.process,
+        max_db_client_connections=clients.database,
+        query_wait_timeout_seconds=settings.pooler_query_wait_timeout_seconds,
+        idle_transaction_timeout_seconds=settings.pooler_idle_transaction_timeout_seconds,
         server_authorities=_AUTHORITIES,
         certificate=pgbouncer.CERTIFICATE,
         key=pgbouncer.KEY,
-        is_client_tls_required=is_client_tls_required,
-        is_session_reset=is_session_reset,
+        is_client_tls_required=settings.is_client_tls_required,
+        is_session_reset=settings.is_session_reset,
     )
 
 
@@ -91,6 +100,7 @@ def build_pgbouncer_task(
     key: kms.IKey,
     log_group: logs.ILogGroup,
 ) -> ecs.FargateTaskDefinition:
+    descriptors = build_pgbouncer_settings(settings).descriptors
     definition = build_task_definition(
         scope,
         settings,
@@ -117,15 +127,17 @@ def build_pgbouncer_task(
             "SERVER_PASSWORD": ecs.Secret.from_secrets_manager(secrets.server, "password"),
         },
         port_mappings=[ecs.PortMapping(container_port=PORT)],
-        logging=ecs.LogDriver.aws_logs(stream_prefix="pgbouncer", log_group=log_group),
+        logging=ecs.LogDriver.aws_logs(
+            stream_prefix="pgbouncer", log_group=log_group, multiline_pattern=EVENT_START
+        ),
         readonly_root_filesystem=True,
         user=f"{_IMAGE_USER}:{_IMAGE_USER}",
         stop_timeout=_STOP_TIMEOUT,
         ulimits=[
             ecs.Ulimit(
                 name=ecs.UlimitName.NOFILE,
-                soft_limit=pgbouncer.DESCRIPTORS,
-                hard_limit=pgbouncer.DESCRIPTORS,
+                soft_limit=descriptors,
+                hard_limit=descriptors,
             )
         ],
     )
@@ -166,14 +178,7 @@ def _build_environment(
 ) -> dict[str, str]:
     """The variables that db/images/pgbouncer/entrypoint.py reads, except those from secrets."""
     return {
-        "PGBOUNCER_INI": _join_lines(
-            pgbouncer.render_ini(
-                build_pgbouncer_settings(
-                    is_client_tls_required=settings.is_client_tls_required,
-                    is_session_reset=settings.is_session_reset,
-                )
-            )
-        ),
+        "PGBOUNCER_INI": _join_lines(pgbouncer.render_ini(build_pgbouncer_settings(settings))),
         Placeholder.WRITER_HOST.name: hosts.writer,
         Placeholder.WRITER_PORT.name: str(PORT),
         Placeholder.READER_HOSTS.name: ",".join(hosts.readers or (hosts.writer,)),
@@ -181,6 +186,8 @@ def _build_environment(
         Placeholder.SERVER_DATABASE.name: DATABASE,
         "HOST_NAME": settings.host_name,
         "CLIENT_USERS": " ".join(secrets.clients),
+        "METRICS_NAMESPACE": names.metrics_namespace(settings),
+        "METRICS_SECONDS": str(_METRICS_SECONDS),
     }
 
 

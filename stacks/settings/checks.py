@@ -21,6 +21,9 @@ _STORAGE_MINIMUM_GIB = 20  # RDS's minimum for gp3
 # CloudFlow requires point-in-time recovery for 7 days. RDS keeps backups for 35 days at most.
 _RETENTION_DAYS = range(7, 36)
 _WINDOW_MINIMUM_MINUTES = 30  # RDS's minimum
+# A failover of a Multi-AZ instance makes clients wait for some seconds (docs/runbook.md, "What a
+# failover costs").
+_QUERY_WAIT_MINIMUM_SECONDS = 10
 _HOST_NAME = re.compile(
     r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)+"
 )
@@ -291,6 +294,22 @@ def _check_pooler(settings: "EnvironmentSettings") -> None:
         "pooler_memory_mib",
         f"use one of {', '.join(map(str, memories))}, which Fargate offers with "
         f"{settings.pooler_cpu_units} CPU units",
+    )
+    _refuse_unless(
+        settings.pooler_query_wait_timeout_seconds >= _QUERY_WAIT_MINIMUM_SECONDS,
+        settings,
+        "pooler_query_wait_timeout_seconds",
+        f"use {_QUERY_WAIT_MINIMUM_SECONDS} or more, because clients wait during a failover",
+    )
+    _refuse_unless(
+        1
+        <= settings.pooler_idle_transaction_timeout_seconds
+        < settings.pooler_query_wait_timeout_seconds,
+        settings,
+        "pooler_idle_transaction_timeout_seconds",
+        f"use 1 to {settings.pooler_query_wait_timeout_seconds - 1}, less than "
+        "pooler_query_wait_timeout_seconds, so that an idle transaction ends before the clients "
+        "that wait for it are refused",
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from db.pgbouncer import PgBouncerSettings
 from stacks.settings.checks import check_settings
 
 
@@ -106,8 +107,16 @@ class EnvironmentSettings:
     pooler_tasks_maximum: int
     # The CPU of one PgBouncer task. 1024 units are one CPU.
     pooler_cpu_units: int
-    # The memory of one PgBouncer task.
+    # The memory of one PgBouncer task. The client limits of the task follow from it
+    # (db/pgbouncer.py).
     pooler_memory_mib: int
+    # After this time PgBouncer ends a transaction in which its client does nothing.
+    pooler_idle_transaction_timeout_seconds: int = (
+        PgBouncerSettings.idle_transaction_timeout_seconds
+    )
+    # After this time PgBouncer refuses a client that waits for a server connection. It must be
+    # longer than pooler_idle_transaction_timeout_seconds.
+    pooler_query_wait_timeout_seconds: int = PgBouncerSettings.query_wait_timeout_seconds
     # Whether PgBouncer refuses clients without TLS. False: clients choose.
     is_client_tls_required: bool = False
     # Whether PgBouncer makes a server connection as if new after each transaction. False: more

@@ -34,6 +34,7 @@ def check_all(environments: Iterable[EnvironmentSettings], *, authorities: str) 
         check_authorities(settings, authorities)
         check_overrides(settings)
         check_replay(settings)
+        check_idle_timeouts(settings)
         check_budget(settings)
 
 
@@ -137,3 +138,17 @@ def check_replay(settings: EnvironmentSettings) -> None:
                 "value than its primary stops replaying. Raise and reboot replicas first, or lower "
                 "the primary first"
             )
+
+
+def check_idle_timeouts(settings: EnvironmentSettings) -> None:
+    """PgBouncer must end an idle transaction before PostgreSQL does: its message is clearer."""
+    name = "idle_in_transaction_session_timeout"
+    milliseconds = budget.primary_parameters(settings)[name]
+    pooler_seconds = settings.pooler_idle_transaction_timeout_seconds
+    if not milliseconds.isdigit() or int(milliseconds) <= pooler_seconds * 1000:
+        raise ValueError(
+            f"stacks/environments.py: {settings.name}.parameter_overrides[{name!r}] is "
+            f"{milliseconds!r}; use more milliseconds than {pooler_seconds * 1000}, which is "
+            "pooler_idle_transaction_timeout_seconds, so that PgBouncer ends idle transactions "
+            "first"
+        )

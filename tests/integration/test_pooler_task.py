@@ -11,7 +11,6 @@ from cryptography import x509
 
 from db import pgbouncer, scram
 from db.local.access import DEV_DATABASE
-from stacks.constructs import pgbouncer_metrics
 from stacks.environments import STAGING
 from tests.support import containers
 from tests.support.certificates import Authority
@@ -62,13 +61,16 @@ def test_clients_are_kept_as_verifiers_in_a_file_that_is_whole_from_the_start(
     process = Path("/proc") / str(containers.find_process(pooler.run.name))
     folder = process / "root" / pgbouncer.RUN_FOLDER.lstrip("/")
     assert sorted(path.name for path in folder.iterdir()) == [
+        f".s.PGSQL.{pooler.port}",
         "certificate.pem",
         "key.pem",
         "pgbouncer.ini",
         "userlist.txt",
     ]
     for path in folder.iterdir():
-        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        mode = path.stat().st_mode
+        assert stat.S_IMODE(mode) == (0o700 if stat.S_ISSOCK(mode) else 0o600)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     values = service.build_environment(pooler.port) | {"SERVER_USER": SERVER_USER}
     ini = (folder / "pgbouncer.ini").read_text("utf-8")
     assert ini == pgbouncer.fill_ini(values["PGBOUNCER_INI"], values)
@@ -110,6 +112,8 @@ def _build_verifier(password: str, salt: str) -> str:
         "READER_HOSTS",
         "READER_PORT",
         "SERVER_DATABASE",
+        "METRICS_NAMESPACE",
+        "METRICS_SECONDS",
     ],
 )
 def test_a_task_that_is_not_given_what_it_needs_ends_and_says_so(
@@ -134,6 +138,7 @@ def test_a_server_user_that_would_change_the_file_is_refused(
         ("SERVER_DATABASE", "a b"),
         ("CLIENT_USERS", 'app a"b'),
         ("HOST_NAME", "a/OU=b"),
+        ("METRICS_SECONDS", "0"),
         ("PASSWORD_app", "not ASCII: \u00e9"),
         ("SERVER_PASSWORD", "hunter2\nhunter3"),
     ],
@@ -198,29 +203,3 @@ def test_a_server_with_a_wrong_certificate_gets_no_password(
     finally:
         show_certificate(secure.primary, *secure.authority.issue(containers.HOST))
     proven(f"a server whose certificate is {kind}: {line.split('] ')[-1]}")
-
-
-def test_the_metric_filter_reads_the_wait_from_a_real_line_of_statistics(
-    service: PgBouncerStarter, proven: Callable[[str], None]
-) -> None:
-    assert pgbouncer_metrics.CLIENT_WAIT_PATTERN == "[..., label=wait, microseconds, unit=us]"
-    pooler = service.start()
-    line = pooler.run.wait_for(r"stats: ")
-    *_, label, microseconds, unit = line.split()
-    assert (label, unit) == ("wait", "us")
-    assert microseconds.isdigit()
-    # Of another line that ended the same way, the metric filter would count a wait.
-    others = [other for other in pooler.run.output().splitlines() if "stats: " not in other]
-    assert others
-    assert not [other for other in others if other.split()[-1:] == ["us"]]
-    proven("PgBouncer's line of statistics ends in the wait that the metric filter reads")
-
-
-def test_a_client_that_is_sent_away_is_counted(
-    service: PgBouncerStarter, proven: Callable[[str], None]
-) -> None:
-    pooler = service.start(server_password="not the database's")
-    with pytest.raises(psycopg.OperationalError):
-        pooler.connect()
-    line = pooler.run.wait_for("|".join(pgbouncer_metrics.CLIENTS_REFUSED_TERMS))
-    proven(f"a server login that fails is counted by the metric filter: {line.split('] ')[-1]}")

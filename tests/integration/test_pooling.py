@@ -15,7 +15,10 @@ from psycopg.conninfo import make_conninfo
 from db import pgbouncer, scram
 from db.local.access import DEV_DATABASE, DEV_PASSWORD, DEV_USER, SUPERUSER
 from db.local.servers import Servers
+from tests.support.held_clients import ClientFactory, allowing_descriptors
 from tests.support.machine import Machine
+
+_FEW_OPEN_FILES = 2048
 
 
 @dataclass
@@ -72,7 +75,7 @@ async def _close_all(connections: list[asyncpg.Connection]) -> None:
     await asyncio.gather(*(connection.close() for connection in connections))
 
 
-def test_500_clients_of_one_user_share_20_servers_and_the_601st_is_refused_by_name(
+def test_500_clients_of_one_user_share_20_servers_and_one_past_the_limit_is_refused_by_name(
     shared_machine: Machine, proven: Callable[[str], None]
 ) -> None:
     settings = shared_machine.servers.pool.settings
@@ -88,9 +91,20 @@ def test_500_clients_of_one_user_share_20_servers_and_the_601st_is_refused_by_na
                     for number, client in enumerate(clients)
                 )
             )
-        clients += await _connect_many(shared_machine.address(), limit - len(clients))
-        with pytest.raises(asyncpg.PostgresError) as refused:
-            await asyncpg.connect(shared_machine.address())
+        with allowing_descriptors(limit):
+            # Other clients fill the rest of the limit. The test needs their connections only.
+            others = ClientFactory(
+                port=settings.listen_port,
+                database=DEV_DATABASE,
+                user=DEV_USER,
+                password=DEV_PASSWORD,
+                is_encrypted=False,
+            )
+            with (
+                others.holding(limit - len(clients)),
+                pytest.raises(asyncpg.PostgresError) as refused,
+            ):
+                await asyncpg.connect(shared_machine.address())
         await _close_all(clients)
         return answers, str(refused.value)
 
@@ -98,7 +112,7 @@ def test_500_clients_of_one_user_share_20_servers_and_the_601st_is_refused_by_na
         answers, refusal = asyncio.run(act())
     assert sorted(answers) == list(range(1500))
     assert peak.value == settings.default_pool_size == 20
-    assert limit == 600
+    assert limit == settings.max_client_conn * 2 // 3 > len(answers)
     assert "max_db_client_connections" in refusal
     proven(
         f"500 clients that stay connected got 1,500 of 1,500 answers from {peak.value} servers "
@@ -231,3 +245,28 @@ def test_a_client_idle_in_a_transaction_gives_its_server_back(
         assert all(row["sv_active"] == "0" for row in pools if row["database"] == DEV_DATABASE)
     words = str(refused.value).strip().splitlines()[0]
     proven(f"a client left idle in a transaction is told: {words}; its server is free again")
+
+
+def test_a_machine_with_few_open_files_gets_lower_limits_and_one_line_about_it(
+    machine: Machine, proven: Callable[[str], None]
+) -> None:
+    limited = replace(machine, wrapper=["prlimit", f"--nofile={_FEW_OPEN_FILES}:{_FEW_OPEN_FILES}"])
+    finished = limited.type("up")
+    assert finished.status == 0, finished.errors
+    (line,) = [line for line in finished.errors.splitlines() if "open files" in line]
+    limit = _FEW_OPEN_FILES - 224  # 100 servers of each of two databases, and 24 of its own
+    usual = pgbouncer.PgBouncerSettings.max_client_conn
+    assert line.strip().startswith(f"the pool accepts {limit} clients instead of {usual}: ")
+    rows = limited.servers.pool.query("SHOW CONFIG;")
+    values = {row["key"]: row["value"] for row in rows}
+    assert values["max_client_conn"] == str(limit)
+    assert values["max_db_client_connections"] == str(limit * 2 // 3)
+    assert values["max_db_connections"] == "100"
+    assert "open files" not in limited.type("up").errors, "the pool runs already"
+    proven(f"with {_FEW_OPEN_FILES} open files allowed, up says: {line.strip()}")
+
+
+def test_too_few_open_files_for_a_full_pool_are_refused_with_the_command(machine: Machine) -> None:
+    finished = replace(machine, wrapper=["prlimit", "--nofile=300:300"]).type("up")
+    assert finished.status != 0
+    assert "raise the limit: ulimit -Hn" in finished.errors

@@ -28,7 +28,8 @@ _BASE = "docker.io/library/debian:trixie-slim"
 _LAYERS_LIVE = "720h"  # then packages are installed again, with their security updates
 
 _ROOT = [] if os.geteuid() == 0 else ["sudo", "-n"]
-_LIMITS = ["--ulimit=nofile=1024:1024", "--ulimit=nproc=1024:1024", "--network=host"]
+_PROCESSES = ["--ulimit=nproc=1024:1024", "--network=host"]
+_LIMITS = ["--ulimit=nofile=1024:1024", *_PROCESSES]
 HOST = "server.test"  # this machine's name inside containers, where localhost may be ::1 first
 
 _MOUNT_OVERLAY = """\
@@ -166,6 +167,7 @@ def start(
     environment: Mapping[str, str],
     mounts: Mapping[Path, str],
     scratch: Mapping[str, str],
+    descriptors: int,
     command: Sequence[str] = (),
     user: str,
     output: Path,
@@ -177,7 +179,8 @@ def start(
     with output.open("ab") as file:
         return subprocess.Popen(
             [
-                *_build_podman(), "run", "--rm", f"--name={name}", *_LIMITS, f"--user={user}",
+                *_build_podman(), "run", "--rm", f"--name={name}", *_PROCESSES, f"--user={user}",
+                f"--ulimit=nofile={descriptors}:{descriptors}",
                 f"--add-host={HOST}:127.0.0.1",
                 *([f"--stop-signal={image.stop_signal}"] if image.stop_signal else []),
                 "--read-only", "--read-only-tmpfs=false", "--cap-drop=all",

@@ -2,6 +2,7 @@
 
 import copy
 import re
+import resource
 import secrets
 import subprocess
 import time
@@ -93,6 +94,7 @@ def starting(folder: Path) -> Generator[Start]:
                 environment={**environment, **secret_values},
                 mounts=mounts,
                 scratch=dict(_find_scratch(container)),
+                descriptors=_find_descriptors(container),
                 command=command,
                 user=container["User"],
                 output=log,
@@ -102,6 +104,13 @@ def starting(folder: Path) -> Generator[Start]:
             return run
 
         yield start
+
+
+def _find_descriptors(container: dict[str, Any]) -> int:
+    """The limit of file descriptors, or this machine's own limit if that is lower."""
+    limits = {entry["Name"]: entry["HardLimit"] for entry in container.get("Ulimits", [])}
+    _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return min(limits.get("nofile", 1024), hard_limit)
 
 
 def _find_scratch(container: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -29,6 +29,7 @@ _FURTHER = {
     "pooler-running",
     "pooler-unhealthy",
     "pooler-waiting",
+    "pooler-metrics",
     "pooler-refusing",
     "backup-age",
     "migration-failed",
@@ -101,6 +102,7 @@ def test_what_can_run_out_or_fall_silent_has_an_alarm(settings: EnvironmentSetti
     for silent in (
         "backup-age",
         "pooler-waiting",
+        "pooler-metrics",
         "pooler-down",
         "pooler-running",
         "replica-1-lag",

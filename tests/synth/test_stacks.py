@@ -92,7 +92,7 @@ def test_the_task_gets_the_rendered_file_as_plain_lines_and_no_password(
     environment = {entry["Name"]: entry["Value"] for entry in container["Environment"]}
     separator, lines = environment.pop("PGBOUNCER_INI")["Fn::Join"]
     assert separator == "\n"
-    assert "\n".join(lines) + "\n" == render_ini(pgbouncer_task.build_pgbouncer_settings())
+    assert "\n".join(lines) + "\n" == render_ini(pgbouncer_task.build_pgbouncer_settings(settings))
     writer, readers = environment.pop("WRITER_HOST"), environment.pop("READER_HOSTS")
     assert "Endpoint" in json.dumps(writer)
     assert "Endpoint" in json.dumps(readers)
@@ -103,6 +103,8 @@ def test_the_task_gets_the_rendered_file_as_plain_lines_and_no_password(
         "SERVER_DATABASE": "cloudflow",
         "HOST_NAME": settings.host_name,
         "CLIENT_USERS": "app app_b",
+        "METRICS_NAMESPACE": names.metrics_namespace(settings),
+        "METRICS_SECONDS": "60",
     }
     assert [secret["Name"] for secret in container["Secrets"]] == [
         "PASSWORD_app",

@@ -14,7 +14,7 @@ import pytest
 
 from db.local.access import DEFAULT_PORT, DEV_DATABASE, DEV_PASSWORD, DEV_USER
 from db.migrations import FOLDER as MIGRATIONS_FOLDER
-from db.pgbouncer import PgBouncerSettings
+from db.pgbouncer import CLIENT_KIB, DEFAULT_MEMORY_MIB, PgBouncerSettings
 from stacks.environments import ENVIRONMENTS, STAGING
 from stacks.settings.budget import (
     ADMINISTRATORS,
@@ -360,7 +360,8 @@ def test_an_alarms_section_has_its_threshold() -> None:
         "lag": f"more than {thresholds['lag']:g} s",
         "slot-lag": f"{thresholds['slot-lag'] / kept_mib / 2**20 * 100:g} % of",
         "transaction-ids": f"{int(thresholds['transaction-ids']):,} transaction IDs",
-        "pooler-waiting": f"more than {thresholds['pooler-waiting'] / 1e6:g} s",
+        "pooler-waiting": f"more than {thresholds['pooler-waiting'] / 1e3:g} s",
+        "pooler-metrics": f"fewer than {thresholds['pooler-metrics']:g} reports",
         "backup-age": f"more than {thresholds['backup-age']:g} s",
     }.items():
         assert words in " ".join(RUNBOOK.section(alarm).split()), f"{alarm}: {words}"
@@ -473,8 +474,10 @@ def test_the_limits_are_those_of_the_settings() -> None:
         f"at most **{size}** server connections (`default_pool_size`)",
         f"at most **{PgBouncerSettings.max_db_connections}** (`max_db_connections`)",
         f"waits {PgBouncerSettings.query_wait_timeout_seconds} s is told `query_wait_timeout`",
-        f"**{PgBouncerSettings.max_db_client_connections}** a database, "
-        f"{PgBouncerSettings.max_client_conn} in all",
+        f"a task with {DEFAULT_MEMORY_MIB} MiB: "
+        f"**{PgBouncerSettings.max_db_client_connections:,}** a database, "
+        f"{PgBouncerSettings.max_client_conn:,} in all",
+        f"{CLIENT_KIB} KiB of memory for each client",
         f"left idle for {PgBouncerSettings.idle_transaction_timeout_seconds} s is closed",
         f"disconnected after {PgBouncerSettings.client_login_timeout_seconds} s",
     ):

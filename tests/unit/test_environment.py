@@ -65,6 +65,9 @@ def test_the_file_to_edit_lists_every_setting_that_has_a_default() -> None:
         ("pooler_cpu_units", 300, "use one of 256, 512, 1024, 2048"),
         ("pooler_memory_mib", 512, "use one of 1024, 2048, 3072, 4096, which Fargate offers"),
         ("pooler_tasks", 4, "use 1 to pooler_tasks_maximum (3)"),
+        ("pooler_idle_transaction_timeout_seconds", 15, "use 1 to 14, less than"),
+        ("pooler_idle_transaction_timeout_seconds", 0, "use 1 to 14, less than"),
+        ("pooler_query_wait_timeout_seconds", 9, "use 10 or more"),
         ("recovery_pooler_tasks", 4, "use 0 to pooler_tasks_maximum (3)"),
     ],
 )

@@ -45,6 +45,15 @@ def test_a_region_whose_authorities_flyway_does_not_know_is_refused() -> None:
     assert "db/certificates/rds.pem" in message
 
 
+def test_an_idle_transaction_that_postgresql_ends_first_is_refused() -> None:
+    overrides = {"idle_in_transaction_session_timeout": "10000"}
+    message = _refuse(
+        lambda: guards.check_idle_timeouts(replace(STAGING, parameter_overrides=overrides))
+    )
+    assert "idle_in_transaction_session_timeout'] is '10000'" in message
+    assert "use more milliseconds than 10000" in message
+
+
 def test_more_connections_than_a_server_accepts_are_refused_with_the_sum() -> None:
     message = _refuse(lambda: guards.check_budget(replace(PRODUCTION, pooler_tasks_maximum=4)))
     assert message == (

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from db.pgbouncer import (
+    CLIENT_KIB,
     SESSION_RESET,
     Login,
     PgBouncerSettings,
@@ -12,6 +13,8 @@ from db.pgbouncer import (
     Route,
     ServerLogin,
     fill_ini,
+    fit_descriptors,
+    plan_client_limits,
     render_auth_file,
     render_ini,
 )
@@ -38,6 +41,8 @@ cloudflow_readonly = host=replica.example port=5432 dbname=cloudflow
 [pgbouncer]
 listen_addr = 127.0.0.1,::1
 listen_port = 5432
+; Many clients may connect in the same moment. With the default of 128, some would wait for 1 s.
+listen_backlog = 4096
 unix_socket_dir =
 auth_type = scram-sha-256
 auth_file = /etc/pgbouncer/userlist.txt
@@ -47,8 +52,8 @@ admin_users = pgbouncer_admin
 pool_mode = transaction
 default_pool_size = 20
 max_db_connections = 100
-max_db_client_connections = 600
-max_client_conn = 800
+max_db_client_connections = 10240
+max_client_conn = 15360
 ; With 0, a driver that prepares statements by itself can run another client's statement.
 max_prepared_statements = 200
 ; After each transaction the server connection is as if new. Without this, the next client gets the
@@ -60,8 +65,9 @@ ignore_startup_parameters = extra_float_digits
 
 ; A client that waits longer than this for a server connection gets an error.
 query_wait_timeout = 15
-; A client that is idle in a transaction keeps a server connection from others. This is the limit.
-idle_transaction_timeout = 60
+; A client that is idle in a transaction keeps a server connection from others. This limit is
+; shorter, so an idle transaction ends before the clients that wait for it are refused.
+idle_transaction_timeout = 10
 client_login_timeout = 15
 ; With the default of 15 s, every failover would take at least 15 s.
 server_login_retry = 1
@@ -79,7 +85,7 @@ tcp_keepidle = 15
 tcp_keepintvl = 5
 tcp_keepcnt = 3
 
-; With 1, the log gets a line of statistics each minute. On AWS a metric filter reads it.
+; The statistics in the log are averages only. On AWS, db/pgbouncer_report.py reports more.
 log_stats = 0
 """
     )
@@ -125,7 +131,7 @@ client_tls_key_file = /run/key.pem
 ; Clients present no certificate. PgBouncer requires this file even so.
 client_tls_ca_file = /run/certificate.pem
 
-; With 1, the log"""
+; The statistics"""
         in text
     )
 
@@ -253,7 +259,10 @@ def test_the_auth_file_holds_verifiers_and_never_a_password() -> None:
         ({"admin_user": "a, b"}, "PgBouncerSettings.admin_user"),
         ({"default_pool_size": 101}, "PgBouncerSettings.default_pool_size is 101"),
         ({"max_db_client_connections": 100}, "more than max_db_connections"),
-        ({"max_client_conn": 1000}, "1224 of 1024 descriptors"),
+        ({"max_client_conn": 1_048_500}, "1048724 of 1048576 descriptors"),
+        ({"idle_transaction_timeout_seconds": 15}, "use less than query_wait_timeout_seconds (15)"),
+        ({"query_wait_timeout_seconds": 10}, "idle_transaction_timeout_seconds is 10"),
+        ({"socket_folder": "run\nauth_type = any"}, "an absolute path"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(
@@ -278,3 +287,33 @@ def test_settings_that_contradict_each_other_are_refused(
 def test_a_route_cannot_smuggle_settings_into_the_file(change: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"^db/pgbouncer\.py: Route\."):
         replace(_WRITER, **change)
+
+
+@pytest.mark.parametrize(
+    ("memory_mib", "process", "database"),
+    [(512, 15_360, 10_240), (1024, 31_744, 21_162), (2048, 64_512, 43_008)],
+)
+def test_the_limits_of_clients_fit_into_the_memory(
+    memory_mib: int, process: int, database: int
+) -> None:
+    limits = plan_client_limits(memory_mib)
+    assert (limits.process, limits.database) == (process, database)
+    assert limits.process * CLIENT_KIB < memory_mib * 1024
+    # 5,000 connections that never log in fit beside the clients of one database.
+    assert limits.process - limits.database > 5000
+
+
+def test_the_limits_of_clients_fit_into_the_descriptors_of_a_machine() -> None:
+    assert fit_descriptors(_POOLER, _POOLER.descriptors) == _POOLER
+    lowered = fit_descriptors(_POOLER, 4096)
+    assert lowered.descriptors == 4096
+    assert (lowered.max_client_conn, lowered.max_db_client_connections) == (3872, 2581)
+    assert lowered.max_db_connections == _POOLER.max_db_connections
+    with pytest.raises(ValueError, match="use more than max_db_connections"):
+        fit_descriptors(_POOLER, 300)
+
+
+def test_a_console_without_a_password_is_on_a_socket_that_only_its_own_user_reaches() -> None:
+    text = render_ini(replace(_POOLER, socket_folder="/run/pgbouncer"))
+    assert "\nunix_socket_dir = /run/pgbouncer\nunix_socket_mode = 0700\n" in text
+    assert "unix_socket_mode" not in render_ini(_POOLER)

@@ -1,4 +1,4 @@
-"""Writes PgBouncer's files to memory, from the task's variables, and then becomes PgBouncer.
+"""Writes PgBouncer's files to memory, starts the process that reports metrics, becomes PgBouncer.
 
 The task gives these environment variables:
 - PGBOUNCER_INI: pgbouncer.ini with placeholders, as db/pgbouncer.py renders it.
@@ -7,6 +7,8 @@ The task gives these environment variables:
 - CLIENT_USERS: the users that clients log in as, separated by spaces.
 - PASSWORD_{user}: the password of each of these users. Only its verifier is written.
 - SERVER_USER, SERVER_PASSWORD: PgBouncer's own login at PostgreSQL.
+- METRICS_NAMESPACE: the namespace of its metrics in CloudWatch.
+- METRICS_SECONDS: the time between two reports of metrics.
 """
 
 import os
@@ -27,6 +29,7 @@ _SERVER_PASSWORD = "SERVER_PASSWORD"
 _USER = re.compile(r"[a-z_]+")
 # X.509 allows 64 characters in a common name.
 _HOST_NAME = re.compile(r"[A-Za-z0-9.-]{1,64}")
+_SECONDS = re.compile(r"[1-9][0-9]{0,3}")
 _CERTIFICATE_DAYS = 3650  # longer than any task runs; each task makes a new certificate
 
 
@@ -100,16 +103,44 @@ def write_certificate(host: str) -> None:
         sys.exit(f"openssl made no certificate for HOST_NAME {host}: {finished.stderr}")
 
 
+def check_reporter(given: Mapping[str, str]) -> dict[str, str]:
+    """The variables of the process that reports metrics. Raises ValueError."""
+    seconds = _read(given, "METRICS_SECONDS")
+    if not _SECONDS.fullmatch(seconds):
+        raise ValueError(f"METRICS_SECONDS is {seconds!r}; use a whole number of seconds")
+    return {"METRICS_NAMESPACE": _read(given, "METRICS_NAMESPACE"), "METRICS_SECONDS": seconds}
+
+
+def start_reporter(environment: Mapping[str, str]) -> None:
+    """Start db/pgbouncer_report.py as a process of its own.
+
+    Its environment holds no password. PgBouncer becomes its parent, and stays process 1: signals
+    and the exit status are PgBouncer's. Without this process PgBouncer serves its clients all the
+    same, and an alarm tells that reports are missing.
+    """
+    try:
+        subprocess.Popen(
+            [sys.executable, "-B", "-m", "db.pgbouncer_report"],
+            cwd=Path(__file__).parent,
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+        )
+    except OSError as error:
+        print(f"metrics: the process that reports them did not start: {error}", flush=True)
+
+
 def main() -> None:
     os.umask(0o077)
     given = dict(os.environ)
     try:
         files = render_files(given)
+        reporter = check_reporter(given)
         write_certificate(_read(given, "HOST_NAME"))
     except ValueError as error:
         sys.exit(str(error))
     for path, text in files.items():
         Path(path).write_text(text, encoding="utf-8")
+    start_reporter(reporter)
     # PgBouncer's environment can be read in /proc: no password may stay in it.
     kept = {
         name: value
