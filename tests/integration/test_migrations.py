@@ -1,5 +1,6 @@
-"""A bad migration fails with Flyway's own message, and the schema stays as it was."""
+"""A bad migration fails in Flyway's own words. The schema stays as it was, and the servers run."""
 
+import json
 import os
 import re
 import shutil
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from db.local.access import DEV_DATABASE, SUPERUSER
+from db.local.commands import NOT_MIGRATED
 from db.migrations import FOLDER as MIGRATIONS_FOLDER
 from db.migrations import find_migrations
 from tests.support.machine import Finished, Machine
@@ -97,21 +99,37 @@ def test_a_bad_migration_leaves_the_schema_exactly_as_it_was(
     spoil, words = _CASES[case]
     before, running = _dump(checkout), checkout.running()
     spoil(checkout.instance.migrations)
-    for command in ("migrate", "up"):
-        _assert_failed(checkout.type(command), words)
+    for command, status in (("migrate", 1), ("up", NOT_MIGRATED)):
+        _assert_failed(checkout.type(command), words, status)
         assert _dump(checkout) == before
         assert checkout.running() == running, "servers that ran before still run"
     assert checkout.type("down").status == 0
-    _assert_failed(checkout.type("up"), words)
-    assert checkout.running() == {}, "the servers that this up started are stopped"
-    proven(f"a migration {case}: refused in Flyway's words, the schema exactly as before")
+    _assert_failed(checkout.type("up"), words, NOT_MIGRATED)
+    assert len(checkout.running()) == 3, "the servers that this up started run on"
+    assert _dump(checkout) == before, "pg_dump reaches the data"
+    assert checkout.type("psql", "-XAtc", "SELECT count(*) FROM users").output == "0\n"
+    _assert_status_says_so(checkout)
+    proven(f"a migration {case}: refused in Flyway's words, the schema as before, the data served")
 
 
-def _assert_failed(finished: Finished, words: list[str]) -> None:
-    assert finished.status == 1, finished
+def _assert_failed(finished: Finished, words: list[str], status: int) -> None:
+    assert finished.status == status, finished
     for word in words:
         assert word.lower() in finished.errors.lower(), finished.errors
-    assert f"the schema is at version {_LATEST}" in finished.errors.splitlines()[-1]
+    last = finished.errors.splitlines()[-1]
+    assert f"the schema is at version {_LATEST}" in last
+    assert last.startswith("db.local: not migrated: " if status == NOT_MIGRATED else "db.local: ")
+
+
+def _assert_status_says_so(checkout: Machine) -> None:
+    status = checkout.type("status")
+    assert status.status == NOT_MIGRATED, status
+    assert "the servers run, and the schema is not migrated\n" in status.output
+    (line,) = status.errors.splitlines()
+    assert line.startswith("db.local: not migrated: ")
+    known = json.loads(checkout.type("status", "--json").output)
+    assert known["is_healthy"] is True
+    assert line.endswith(known["not_migrated_reason"])
 
 
 def test_a_folder_without_migrations_is_an_empty_schema(
