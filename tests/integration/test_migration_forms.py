@@ -25,6 +25,7 @@ _EXPRESSIONS = {
     r"'a\''b; c'": r"a\'b; c",
     r"E'it\'s; \\'": "it's; \\",
     r"E'x\\'": "x\\",
+    r"E'a''b\'; c'": "a'b'; c",
     r"e'x\\'": "x\\",
     "E'a; '\n  'b'": "a; b",
     r"U&'d\0061t; a'": "dat; a",

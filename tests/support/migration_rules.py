@@ -43,8 +43,8 @@ _OUTSIDE_TRANSACTION = "executeInTransaction=false"
 _FLYWAY_TABLE = "flyway_schema_history"
 _COMMENTS = ("SQL_COMMENT", "C_COMMENT")  # the names of their tokens
 
-# E'...' with an escaped quote in it, as Flyway can read it: without a doubled quote.
-_ESCAPE_STRING = re.compile(r"E'(?:[^'\\]|\\.)*'", re.DOTALL)
+# An escape string as Flyway can read it: with an upper-case E, and not continued in another line.
+_ESCAPE_STRING = re.compile(r"E'(?:[^'\\]|\\.|'')*'", re.DOTALL)
 _ESCAPED_QUOTE = re.compile(r"(?<!\\)(?:\\\\)*\\'")
 _EXEMPTION = re.compile(r"-- squawk-ignore [a-z-]+(?:, [a-z-]+)* -- \w.*")
 _REWRITING_COMMANDS = {
@@ -174,7 +174,7 @@ def _check_splitting(sql: str, statements: list[tuple[int, ast.Node]]) -> Violat
             yield (
                 _find_line(sql, token.start),
                 "escape-string: Flyway does not find the end of this string; begin it with an "
-                "upper-case E, in one piece, and write its quotes as '' or as \\', not both",
+                "upper-case E and do not continue it in another line, or write its quotes as ''",
             )
     for line, statement in statements:
         if isinstance(statement, ast.CreateFunctionStmt) and any(
@@ -192,10 +192,11 @@ def _check_splitting(sql: str, statements: list[tuple[int, ast.Node]]) -> Violat
 
 
 def _is_misread_string(text: str) -> bool:
-    if text[0] not in "eE" or not _ESCAPED_QUOTE.search(text):
-        return False
-    is_one_piece = _ESCAPE_STRING.fullmatch(text) is not None
-    return text[0] == "e" or not is_one_piece
+    return (
+        text[0] in "eE"
+        and _ESCAPED_QUOTE.search(text) is not None
+        and _ESCAPE_STRING.fullmatch(text) is None
+    )
 
 
 def _check_in_transaction(statements: list[tuple[int, ast.Node]]) -> Violations:

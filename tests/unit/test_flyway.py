@@ -24,6 +24,18 @@ def test_the_password_is_in_the_environment_and_not_in_the_command() -> None:
     assert environment["FLYWAY_PASSWORD"] == "hunter2"
 
 
+def test_flyway_and_java_inherit_nothing_from_the_user() -> None:
+    """Java's user.home, where other projects have settings, is the folder of our own settings."""
+    environment = flyway.build_environment(url="jdbc:x", user="owner", password="x", options="")
+    assert environment.keys() == {
+        "FLYWAY_URL", "FLYWAY_USER", "FLYWAY_PASSWORD", "FLYWAY_JDBC_PROPERTIES_options",
+        "REDGATE_DISABLE_TELEMETRY", "LC_ALL", "TZ",
+    }  # fmt: skip
+    command = flyway.build_command("java", [Path("a.jar")], "migrate")
+    assert f"-Duser.home={flyway.IMAGE_FOLDER}" in command[: command.index("-cp")]
+    assert not (flyway.IMAGE_FOLDER / "flyway.user.toml").exists()
+
+
 def test_every_jar_is_pinned_by_its_sum_and_reports_is_among_them() -> None:
     """Without flyway-reports a failed migration exits 0 and prints nothing."""
     lines = (flyway.IMAGE_FOLDER / "jars.sha256").read_text(encoding="ascii").splitlines()
