@@ -69,7 +69,8 @@ def template(tools: Tools, servers_folder: Path) -> LocalInstance:
     """A database that was brought up from nothing and down again, to be copied."""
     instance = LocalInstance(home=servers_folder / "template")
     try:
-        lifecycle.bring_up(instance, Report(), port=choose_port())
+        status = lifecycle.bring_up(instance, Report(), port=choose_port())
+        assert not status.not_migrated_reason
     finally:
         stop_all(instance)
     return instance
