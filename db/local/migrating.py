@@ -78,7 +78,7 @@ def _build_options(primary: Postgres) -> str:
 def _describe_failure(schema: Schema) -> str:
     if schema.difference or not schema.pending:
         return schema.difference or "Flyway failed, and its messages above say why"
-    return schema.deploy_refusal or (
+    return schema.pending_refusal or (
         f"{schema.pending[0]} failed, and the messages of Flyway above say why; correct it, then "
         "run make migrate"
     )

@@ -75,9 +75,10 @@ def describe_port_holder(port: int) -> str:
 
 def _describe_program(process: Process) -> str:
     """The command line of a process, or the folder of the development database that it serves."""
-    ini = Path(process.command[-1])
-    if Path(process.command[0]).name == "pgbouncer" and (ini.parent / "state.json").exists():
-        return f"the development database in {ini.parent}; make down in its checkout stops it"
+    home = Path(process.command[-1]).parent
+    with suppress(OSError):  # the folder may belong to another user
+        if Path(process.command[0]).name == "pgbouncer" and (home / "state.json").exists():
+            return f"the development database in {home}; make down in its checkout stops it"
     return process.title
 
 

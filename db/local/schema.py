@@ -39,8 +39,17 @@ class Schema:
         if self.difference:
             return self.difference
         if self.pending:
-            return self.deploy_refusal or f"{self.pending[0]} is not applied; run make migrate"
+            return self.pending_refusal or f"{self.pending[0]} is not applied; run make migrate"
         return ""
+
+    @property
+    def pending_refusal(self) -> str:
+        """Why a deploy would refuse the name or the number of a pending file. "" if it would not.
+
+        Flyway refuses or skips most of these files too.
+        """
+        is_about_pending = any(script in self.deploy_refusal for script in self.pending)
+        return self.deploy_refusal if is_about_pending else ""
 
 
 def read_schema(primary: Postgres) -> Schema:

@@ -79,10 +79,20 @@ def _encode(folder: Path) -> None:
     )
 
 
+def _remove(folder: Path) -> None:
+    (folder / "V2__create_workflows.sql").unlink()
+
+
+def _rename(folder: Path) -> None:
+    (folder / "V2__create_workflows.sql").rename(folder / "V2__make_workflows.sql")
+
+
 _CASES: dict[str, tuple[Callable[[Path], None], list[str]]] = {
     "misnamed": (_misname, ["v5_plans.sql"]),
     "edited after it was applied": (_edit, ["checksum mismatch", "version 2"]),
     "out of order": (_slip_in, ["3.1", "outOfOrder"]),
+    "missing here": (_remove, ["not resolved locally", "this checkout does not have it"]),
+    "renamed": (_rename, ["description mismatch", "this checkout has V2__make_workflows.sql"]),
     "failing SQL": (
         _fail,
         [f"V{_NEXT}__plans.sql", "Line", ": 3", "42P01", 'relation "no_such_table"'],

@@ -240,3 +240,11 @@ def test_a_new_file_waits_for_make_migrate(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     schema = _compare(tmp_path, {"V1__a.sql": ""})
     assert schema.not_migrated_reason == "V2__b.sql is not applied; run make migrate"
+
+
+def test_another_fault_of_the_folder_does_not_hide_the_pending_file(tmp_path: Path) -> None:
+    for name in ("V1__a.sql", "V2__b.sql", "notes.txt"):
+        (tmp_path / name).touch()
+    schema = _compare(tmp_path, {"V1__a.sql": ""})
+    assert "notes.txt" in schema.deploy_refusal
+    assert schema.not_migrated_reason == "V2__b.sql is not applied; run make migrate"
