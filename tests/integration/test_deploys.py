@@ -524,22 +524,6 @@ def test_two_tasks_at_once_apply_each_migration_once(
     proven("two tasks at once: each migration applied once, both end well")
 
 
-def test_the_image_reads_no_settings_but_its_own(
-    task: Task, database: Database, proven: Callable[[str], None]
-) -> None:
-    run = task.start(
-        MIGRATIONS_FOLDER,
-        FLYWAY_DEFAULT_SCHEMA="other",
-        FLYWAY_TABLE="history",
-        FLYWAY_LOCATIONS="filesystem:/nowhere",
-        JAVA_TOOL_OPTIONS="-Duser.home=/nowhere",
-        _JAVA_OPTIONS="-Xmx1k",  # with it, no Java starts
-    )
-    assert run.wait() == 0, run.output()
-    assert database.versions() == [m.version for m in find_migrations()]
-    proven("the Flyway image: FLYWAY_* and Java's options do not reach Flyway")
-
-
 def test_a_server_that_is_not_rds_own_is_refused(task: Task, proven: Callable[[str], None]) -> None:
     for host, is_foreign, words in (
         (
