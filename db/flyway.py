@@ -8,13 +8,21 @@ from pathlib import Path
 DATABASE_FOLDER = Path(__file__).resolve().parent
 IMAGE_FOLDER = DATABASE_FOLDER / "images" / "flyway"
 CALLBACKS = DATABASE_FOLDER / "callbacks"
+CREATE_ROLES = CALLBACKS / "beforeMigrate__create_roles.sql"
 AUTHORITIES = DATABASE_FOLDER / "certificates" / "rds.pem"  # they sign RDS's certificates
 
 APPLICATION = "flyway"  # the application_name of Flyway's sessions
 
 JAVA_MAJOR_MINIMUM = 17  # Flyway 12 is compiled for Java 17
 # Flyway runs for about a second. The first compiler tier and the serial collector start fastest.
-JAVA_OPTIONS = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
+JAVA_OPTIONS = (
+    "-XX:TieredStopAtLevel=1",
+    "-XX:+UseSerialGC",
+    # Flyway reads flyway.toml and flyway.user.toml in Java's user.home, and the JDBC driver reads
+    # .pgpass and .postgresql there. Those files may belong to another project. HOME does not change
+    # user.home: Java takes it from /etc/passwd.
+    f"-Duser.home={IMAGE_FOLDER}",
+)
 
 
 def build_command(java: str, jars: list[Path], verb: str, *arguments: str) -> list[str]:
@@ -45,9 +53,11 @@ def build_url(host: str, port: int, database: str, *, authorities: str = "") -> 
 
 
 def build_environment(*, url: str, user: str, password: str, options: str) -> dict[str, str]:
-    """Flyway's environment variables. Unlike arguments, the process list does not show them.
+    """The whole environment of Flyway. Unlike arguments, the process list does not show it.
 
-    `options` are the options of its sessions (db/roles.py).
+    Flyway, Java and the JDBC driver read many variables (FLYWAY_*, JAVA_TOOL_OPTIONS,
+    _JAVA_OPTIONS, PGPASSFILE and others). So Flyway inherits none. `options` are the options of its
+    sessions (db/roles.py).
     """
     return {
         "FLYWAY_URL": url,
@@ -55,4 +65,8 @@ def build_environment(*, url: str, user: str, password: str, options: str) -> di
         "FLYWAY_PASSWORD": password,
         "FLYWAY_JDBC_PROPERTIES_options": options,
         "REDGATE_DISABLE_TELEMETRY": "true",
+        # Java reads file names in this locale. With C, it could not open a path that is not ASCII.
+        "LC_ALL": "C.UTF-8",
+        # The session's time zone is Java's. A migration may write now() to a TIMESTAMP column.
+        "TZ": "UTC",
     }

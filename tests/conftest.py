@@ -179,7 +179,8 @@ def template(tools: Tools, servers_folder: Path, report: Report) -> LocalInstanc
         made = LocalInstance(home=folder)
         try:
             with report.step("making the database that the tests copy"):
-                lifecycle.bring_up(made, Report(io.StringIO()), port=choose_port())
+                status = lifecycle.bring_up(made, Report(io.StringIO()), port=choose_port())
+            assert not status.not_migrated_reason
         finally:
             stop_all(made)
 

@@ -15,12 +15,16 @@ _CONNECT_SECONDS = "5"
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """A database at an address, and the user who logs in there."""
+    """A database at an address, and the user who logs in there.
+
+    `options` are command-line options for the session, such as -c statement_timeout=0.
+    """
 
     port: int
     user: str
     database: str
     host: str = "127.0.0.1"
+    options: str = ""
 
 
 def query(context: Context, sql: str, target: Target) -> list[dict[str, str]]:
@@ -59,6 +63,7 @@ def build_client_environment(instance: LocalInstance, target: Target) -> dict[st
         "PGPASSFILE": str(instance.passfile),
         "PGCONNECT_TIMEOUT": _CONNECT_SECONDS,
         "PGAPPNAME": "db.local",
+        "PGOPTIONS": target.options,
     }
 
 

@@ -20,17 +20,22 @@ from db.local.printing import describe_refusal, print_json, print_status
 from db.local.report import CommandError, Report
 from db.local.schema import read_schema
 from db.local.servers import Servers, build_servers
-from db.local.status import read_status
+from db.local.status import Status, read_status
 from db.local.tools import find_tools
 from db.migrations import FOLDER as MIGRATIONS_FOLDER
 from db.migrations import describe_path
 
 _LOG_LINES = 20
+NOT_MIGRATED = 3
 _INTERRUPTED = 130  # 128 + SIGINT: the exit status that a shell uses
 
 
 def main(arguments: list[str]) -> int:
-    """Run one command. The exit status is 0: done, 1: refused or unhealthy, 2: wrong usage."""
+    """Run one command.
+
+    The exit status is 0: done, 1: refused or unhealthy, 2: wrong usage, 3: the servers run, and the
+    schema is not that of the migration files.
+    """
     # The servers' account must be able to enter what we make. Secret files get a mode of their own.
     os.umask(0o022)
     parser = _build_parser()
@@ -166,11 +171,9 @@ def _build_servers(instance: LocalInstance) -> Servers:
 
 def _up(options: argparse.Namespace, report: Report) -> int:
     status = lifecycle.bring_up(_build_instance(options), report, port=options.port)
-    if options.json:
-        print_json(status)
-    else:
-        print_status(status)
-    return 0 if status.is_healthy else 1
+    if status.flyway_output:
+        print(status.flyway_output, file=sys.stderr)
+    return _show(status, options)
 
 
 def _down(options: argparse.Namespace, _report: Report) -> int:
@@ -182,10 +185,19 @@ def _down(options: argparse.Namespace, _report: Report) -> int:
 
 def _status(options: argparse.Namespace, _report: Report) -> int:
     status = read_status(_build_servers(_build_instance(options)))
+    return _show(status, options, with_pools=True)
+
+
+def _show(status: Status, options: argparse.Namespace, *, with_pools: bool = False) -> int:
+    """Print the status. Returns the exit status that follows from it."""
     if options.json:
         print_json(status)
     else:
-        print_status(status, with_pools=True)
+        print_status(status, with_pools=with_pools)
+    if status.is_healthy and status.not_migrated_reason:
+        sys.stdout.flush()
+        print(f"db.local: not migrated: {status.not_migrated_reason}", file=sys.stderr)
+        return NOT_MIGRATED
     return 0 if status.is_healthy else 1
 
 

@@ -4,6 +4,7 @@ import signal
 import time
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 
 from db.local.access import DEV_DATABASE, DEV_READONLY_DATABASE, DEV_USER, SLOT
 from db.local.client import Target, query
@@ -11,7 +12,7 @@ from db.local.context import Context
 from db.local.data_directories import copy_primary, initialize_primary
 from db.local.installation import ensure_tools
 from db.local.instance import LocalInstance
-from db.local.migrating import migrate
+from db.local.migrating import MigrationError, ensure_roles, migrate
 from db.local.port_checks import check_port, replace_taken_ports
 from db.local.postgres import Postgres
 from db.local.preparation import prepare_primary
@@ -28,7 +29,9 @@ _CATCH_UP_SECONDS = 1
 def bring_up(instance: LocalInstance, report: Report, *, port: int | None = None) -> Status:
     """Start, migrate and check everything. What already runs correctly is left alone.
 
-    Raises CommandError. The servers that this call started are then stopped again.
+    If Flyway refuses or fails, the servers run on with the schema as it is, and the status says
+    so. Raises CommandError for any other failure. The servers that this call started are then
+    stopped again.
     """
     began = time.monotonic()
     check_port(instance, port)
@@ -45,7 +48,14 @@ def bring_up(instance: LocalInstance, report: Report, *, port: int | None = None
             start.run()
             # A new port is kept only once it has worked.
             instance.write_state(state)
-            return read_status(servers, seconds=time.monotonic() - began)
+            status = read_status(servers, seconds=time.monotonic() - began)
+            if start.migration_error:
+                status = replace(
+                    status,
+                    not_migrated_reason=str(start.migration_error),
+                    flyway_output=start.migration_error.detail,
+                )
+            return status
 
 
 def take_down(instance: LocalInstance) -> None:
@@ -72,6 +82,7 @@ class _Start:
         self._report = report
         self._processes = processes
         self._started: list[Server] = []
+        self.migration_error: MigrationError | None = None
 
     def run(self) -> None:
         """Every phase, in order. Raises CommandError."""
@@ -120,11 +131,18 @@ class _Start:
         prepare_primary(primary)
 
     def _migrate(self) -> None:
-        if not read_schema(self._servers.primary).is_current:
-            with self._report.step("migrating the schema"):
-                migrate(self._servers.primary)
-            # A migration can take long, and a server may have ended meanwhile.
-            self._processes = find_processes()
+        """Bring the schema up to date. If Flyway cannot, the data must stay within reach."""
+        primary = self._servers.primary
+        if read_schema(primary).is_current:
+            return
+        with self._report.step("migrating the schema"):
+            try:
+                migrate(primary)
+            except MigrationError as error:
+                self.migration_error = error
+                ensure_roles(primary)
+        # A migration can take long, and a server may have ended meanwhile.
+        self._processes = find_processes()
 
     def _bring_up_replica(self) -> None:
         primary, replica = self._servers.primary, self._servers.replica

@@ -1,36 +1,54 @@
 """Runs Flyway against the primary."""
 
-import os
-
 from db import flyway, roles
+from db.flyway import CREATE_ROLES
 from db.local.access import DEV_DATABASE, DEV_USER, OWNER
+from db.local.client import Target, query
+from db.local.extensions import allowed_extensions
 from db.local.postgres import Postgres
 from db.local.programs import run
 from db.local.report import CommandError
-from db.local.schema import read_schema
+from db.local.schema import Schema, read_schema
+
+
+class MigrationError(CommandError):
+    """Why the schema is not migrated. `detail` is Flyway's output."""
 
 
 def migrate(primary: Postgres) -> str:
     """Apply the pending migrations directly on the primary. Returns Flyway's output.
 
     Flyway wraps each migration in a transaction. A migration that fails has then changed nothing,
-    unless it commits by itself or runs outside a transaction. Raises CommandError with the whole
-    output.
+    unless it commits by itself or runs outside a transaction. Raises MigrationError if a migration
+    is still pending afterwards.
     """
     command, environment = build_run(primary)
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith("FLYWAY_")}
-    status, output = run(
-        command,
-        folder=primary.context.instance.migrations.parent,
-        environment=inherited | environment,
-    )
-    if status:
-        raise CommandError(
-            "Flyway refused or failed; its messages above name the file to change. "
-            f"{_describe_version(primary)}",
-            detail=output,
+    with allowed_extensions(primary):
+        status, output = run(
+            command,
+            folder=primary.context.instance.migrations.parent,
+            environment=environment,
+        )
+    schema = read_schema(primary)
+    if status or schema.not_migrated_reason:
+        raise MigrationError(
+            f"{_describe_failure(schema)}; {_describe_version(schema)}", detail=output
         )
     return output
+
+
+def ensure_roles(primary: Postgres) -> None:
+    """Make the missing roles with Flyway's callback. Clients can then log in.
+
+    Flyway runs its callback too, but not if it refuses a file before.
+    """
+    query(
+        primary.context,
+        CREATE_ROLES.read_text(encoding="utf-8"),
+        Target(
+            port=primary.port, user=OWNER, database=DEV_DATABASE, options=_build_options(primary)
+        ),
+    )
 
 
 def build_run(primary: Postgres) -> tuple[list[str], dict[str, str]]:
@@ -43,16 +61,29 @@ def build_run(primary: Postgres) -> tuple[list[str], dict[str, str]]:
         f"-locations=filesystem:{context.instance.migrations.name}",
         f"-callbackLocations=filesystem:{flyway.CALLBACKS}",
     )
-    verifiers = {DEV_USER: context.state.verifiers[DEV_USER]}
     environment = flyway.build_environment(
         url=flyway.build_url("127.0.0.1", primary.port, DEV_DATABASE),
         user=OWNER,
         password=context.state.passwords[OWNER],
-        options=roles.build_session_options(DEV_USER, verifiers),
+        options=_build_options(primary),
     )
     return command, environment
 
 
-def _describe_version(primary: Postgres) -> str:
-    version = read_schema(primary).version
+def _build_options(primary: Postgres) -> str:
+    verifiers = {DEV_USER: primary.context.state.verifiers[DEV_USER]}
+    return roles.build_session_options(DEV_USER, verifiers)
+
+
+def _describe_failure(schema: Schema) -> str:
+    if schema.difference or not schema.pending:
+        return schema.difference or "Flyway failed, and its messages above say why"
+    return schema.pending_refusal or (
+        f"{schema.pending[0]} failed, and the messages of Flyway above say why; correct it, then "
+        "run make migrate"
+    )
+
+
+def _describe_version(schema: Schema) -> str:
+    version = schema.version
     return f"the schema is at version {version}" if version else "the schema is empty, as before"

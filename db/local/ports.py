@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from db.local.accounts import find_user_name
-from db.local.processes import find_processes
+from db.local.processes import Process, find_processes
 from db.local.report import CommandError
 
 _LISTENING = "0A"  # TCP_LISTEN in the kernel's tcp_states.h, as /proc/net/tcp shows it
@@ -67,10 +67,19 @@ def describe_port_holder(port: int) -> str:
         except OSError:
             continue
         if owners.keys() & set(links):
-            return f"process {process.pid} ({process.title})"
+            return f"process {process.pid} ({_describe_program(process)})"
     for uid in owners.values():
         return f"a process of user {find_user_name(uid)} (sudo ss -ltnp 'sport = :{port}' shows it)"
     return "a process that this user cannot see"
+
+
+def _describe_program(process: Process) -> str:
+    """The command line of a process, or the folder of the development database that it serves."""
+    home = Path(process.command[-1]).parent
+    with suppress(OSError):  # the folder may belong to another user
+        if Path(process.command[0]).name == "pgbouncer" and (home / "state.json").exists():
+            return f"the development database in {home}; make down in its checkout stops it"
+    return process.title
 
 
 def _find_listening_sockets(port: int) -> dict[str, int]:

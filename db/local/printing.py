@@ -16,7 +16,7 @@ def print_json(status: Status) -> None:
 
 
 def print_status(status: Status, *, with_pools: bool = False) -> None:
-    """Print the servers and the connection strings, for people."""
+    """Print the servers, the connection strings and the folder, for people."""
     rows: list[_Row] = [("part", "version", "answers at", "state")]
     rows += [(part.name, part.version, part.address, part.detail) for part in status.parts]
     if status.schema:
@@ -35,8 +35,11 @@ def print_status(status: Status, *, with_pools: bool = False) -> None:
     print()
     print(f"writer     {status.connection_strings[DEV_DATABASE]}")
     print(f"read-only  {status.connection_strings[DEV_READONLY_DATABASE]}")
+    print(f"folder     {status.home}")
     print()
-    if status.is_healthy:
+    if status.is_healthy and status.not_migrated_reason:
+        print("the servers run, and the schema is not migrated")
+    elif status.is_healthy:
         print(f"up in {status.seconds:.1f} s" if status.seconds else "healthy")
     elif not any(part.process_id for part in status.parts):
         print("stopped; start it with make up")

@@ -38,9 +38,16 @@ class PoolStatus:
 
 @dataclass(frozen=True, kw_only=True)
 class Status:
-    """The whole development database. `seconds` is how long `make up` took."""
+    """The whole development database, which is the folder `home`.
 
+    `is_healthy` is about the servers. `not_migrated_reason` says why the schema is not that of the
+    files; "" if it is. `seconds` is how long `make up` took. `flyway_output` is there if Flyway
+    failed in it.
+    """
+
+    home: str
     is_healthy: bool
+    not_migrated_reason: str = ""
     parts: list[ServerStatus]
     pools: list[PoolStatus] = field(default_factory=list)
     schema: Schema | None = None
@@ -49,6 +56,7 @@ class Status:
     connection_strings: dict[str, str] = field(default_factory=dict)
     pgbouncer_version_on_aws: str = ""
     seconds: float | None = None
+    flyway_output: str = ""
 
 
 def read_status(servers: Servers, *, seconds: float | None = None) -> Status:
@@ -75,7 +83,9 @@ def read_status(servers: Servers, *, seconds: float | None = None) -> Status:
         )
     parts = [pool, primary, replica]
     return Status(
-        is_healthy=all(part.is_healthy for part in parts) and not (schema and schema.failed),
+        home=str(servers.primary.context.instance.home),
+        is_healthy=all(part.is_healthy for part in parts),
+        not_migrated_reason=schema.not_migrated_reason if schema else "",
         parts=parts,
         pools=pools,
         schema=schema,

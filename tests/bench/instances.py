@@ -45,7 +45,7 @@ def bring_up(instance: LocalInstance) -> float:
     """Do what `make up` does. Returns its seconds. Raises CommandError if it is not healthy."""
     port = None if instance.exists() else find_port()
     status = lifecycle.bring_up(instance, Report(io.StringIO()), port=port)
-    if not status.is_healthy or status.seconds is None:
+    if not status.is_healthy or status.not_migrated_reason or status.seconds is None:
         raise CommandError(f"bring_up returned an unhealthy database: {status}")
     return status.seconds
 

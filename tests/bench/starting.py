@@ -1,6 +1,5 @@
 """Compares `make up` with the programs that it starts, each started by itself."""
 
-import os
 import shutil
 import socket
 import statistics
@@ -187,7 +186,7 @@ def _migrate(primary: Postgres) -> float:
     return _time(
         primary.context.instance,
         command,
-        environment=os.environ | environment,
+        environment=environment,
         folder=primary.context.instance.migrations.parent,
     )
 

@@ -1,7 +1,11 @@
 """The rules that a migration must keep so that applications can write while it runs.
 
-Two tools read each file. Neither of them knows which syntax PostgreSQL 15 lacks: `make migrate` and
-the tests run every file on a real PostgreSQL 15, and that is the check.
+Three programs read each file: the two tools below, and Flyway, which splits it into statements.
+test_migration_forms.py runs the real Flyway on the forms that are accepted here. The forms that
+Flyway would split elsewhere than PostgreSQL are refused.
+
+Neither tool knows which syntax PostgreSQL 15 lacks: `make migrate` and the tests run every file on
+a real PostgreSQL 15, and that is the check.
 
 - pglast is PostgreSQL's own parser, of a newer version. It refuses a file that is not SQL, and the
   rules in this module look at its syntax trees.
@@ -17,9 +21,16 @@ from itertools import pairwise
 from pathlib import Path
 
 from pglast import ast, parse_sql
-from pglast.enums import AlterTableType, ObjectType, TransactionStmtKind
+from pglast.enums import (
+    AlterTableType,
+    DiscardMode,
+    ObjectType,
+    ReindexObjectType,
+    TransactionStmtKind,
+)
 from pglast.parser import ParseError, scan
 
+from db.extensions import EXTENSIONS
 from db.flyway import DATABASE_FOLDER
 from db.migrations import FOLDER as MIGRATIONS_FOLDER
 from db.migrations import check_migrations, describe_path, find_migrations
@@ -32,6 +43,9 @@ _OUTSIDE_TRANSACTION = "executeInTransaction=false"
 _FLYWAY_TABLE = "flyway_schema_history"
 _COMMENTS = ("SQL_COMMENT", "C_COMMENT")  # the names of their tokens
 
+# An escape string as Flyway can read it: with an upper-case E, and not continued in another line.
+_ESCAPE_STRING = re.compile(r"E'(?:[^'\\]|\\.|'')*'", re.DOTALL)
+_ESCAPED_QUOTE = re.compile(r"(?<!\\)(?:\\\\)*\\'")
 _EXEMPTION = re.compile(r"-- squawk-ignore [a-z-]+(?:, [a-z-]+)* -- \w.*")
 _REWRITING_COMMANDS = {
     AlterTableType.AT_SetAccessMethod,
@@ -39,6 +53,12 @@ _REWRITING_COMMANDS = {
     AlterTableType.AT_SetTableSpace,
     AlterTableType.AT_SetUnLogged,
 }
+_SAVEPOINTS = {
+    TransactionStmtKind.TRANS_STMT_SAVEPOINT,
+    TransactionStmtKind.TRANS_STMT_RELEASE,
+    TransactionStmtKind.TRANS_STMT_ROLLBACK_TO,
+}
+_RDS_ROLES = ("rds_", "rdsadmin")
 _REWRITE = "table-rewrite: this rewrites the table under a lock; copy the rows in batches"
 _BLOCKED_WRITERS = "blocked-writers: this stops all writers until the end of the file"
 # The words of a DO block after which a statement begins.
@@ -72,9 +92,13 @@ def _find_misnamed(folder: Path) -> Iterator[str]:
 
 def _check(path: Path) -> Violations:
     settings = path.with_name(f"{path.name}.conf")
-    is_in_transaction = not (
-        settings.exists() and _OUTSIDE_TRANSACTION in settings.read_text("utf-8").splitlines()
-    )
+    is_in_transaction = not settings.exists()
+    if settings.exists() and settings.read_text("utf-8").splitlines() != [_OUTSIDE_TRANSACTION]:
+        yield (
+            1,
+            f"settings: {settings.name} may hold this line and no other: {_OUTSIDE_TRANSACTION}; "
+            "Flyway could read another line differently than the rules do",
+        )
     try:
         sql = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -86,6 +110,7 @@ def _check(path: Path) -> Violations:
         yield _describe_syntax_error(sql, error)
         return
     yield from _check_exemptions(sql)
+    yield from _check_splitting(sql, statements)
     if is_in_transaction:
         yield from _check_in_transaction(statements)
     else:
@@ -141,6 +166,39 @@ def _check_exemptions(sql: str) -> Violations:
             )
 
 
+def _check_splitting(sql: str, statements: list[tuple[int, ast.Node]]) -> Violations:
+    """Finds the forms that Flyway 12.4 does not split as PostgreSQL does."""
+    for token in scan(sql):
+        text = sql[token.start : token.end + 1]
+        if token.name == "SCONST" and _is_misread_string(text):
+            yield (
+                _find_line(sql, token.start),
+                "escape-string: Flyway does not find the end of this string; begin it with an "
+                "upper-case E and do not continue it in another line, or write its quotes as ''",
+            )
+    for line, statement in statements:
+        if isinstance(statement, ast.CreateFunctionStmt) and any(
+            isinstance(inner, ast.CaseExpr)
+            for case in _walk(statement.sql_body)
+            if isinstance(case, ast.CaseExpr)
+            for part in (case.arg, case.args, case.defresult)
+            for inner in _walk(part)
+        ):
+            yield (
+                line,
+                "nested-case: Flyway ends the function at the END of the inner CASE; write the "
+                "body between $$ and $$",
+            )
+
+
+def _is_misread_string(text: str) -> bool:
+    return (
+        text[0] in "eE"
+        and _ESCAPED_QUOTE.search(text) is not None
+        and _ESCAPE_STRING.fullmatch(text) is None
+    )
+
+
 def _check_in_transaction(statements: list[tuple[int, ast.Node]]) -> Violations:
     line, first = statements[0] if statements else (1, None)
     if not _is_short_lock_timeout(first):
@@ -156,6 +214,12 @@ def _check_in_transaction(statements: list[tuple[int, ast.Node]]) -> Violations:
                 line,
                 "transaction: this statement cannot run in a transaction; put it in a file of its "
                 "own, which make migration NAME=... ARGS=--index writes",
+            )
+        if _is_outside_transactions(statement):
+            yield (
+                line,
+                "transaction: Flyway would run the whole file without a transaction; a person runs "
+                "this statement by hand",
             )
         for fault in _find_faults(statement):
             yield line, fault
@@ -212,10 +276,34 @@ def _is_concurrent(statement: ast.Node) -> bool:
     )
 
 
+def _is_outside_transactions(statement: ast.Node) -> bool:
+    """Whether Flyway leaves out the transaction of a file that holds this statement."""
+    match statement:
+        case (
+            ast.VacuumStmt(is_vacuumcmd=True)
+            | ast.ReindexStmt(
+                kind=ReindexObjectType.REINDEX_OBJECT_SCHEMA
+                | ReindexObjectType.REINDEX_OBJECT_DATABASE
+                | ReindexObjectType.REINDEX_OBJECT_SYSTEM
+            )
+            | ast.CreatedbStmt()
+            | ast.DropdbStmt()
+            | ast.CreateTableSpaceStmt()
+            | ast.DropTableSpaceStmt()
+            | ast.CreateSubscriptionStmt()
+            | ast.DropSubscriptionStmt()
+            | ast.AlterSystemStmt()
+            | ast.DiscardStmt(target=DiscardMode.DISCARD_ALL)
+        ):
+            return True
+    return False
+
+
 def _find_faults(statement: ast.Node) -> Iterator[str]:
     """The faults that squawk has no rule for: "rule: what is wrong; what to write"."""
     yield from _check_locks(statement)
     yield from _check_effects(statement)
+    yield from _check_privilege(statement)
     for part in _walk(statement):
         yield from _check_part(part)
 
@@ -245,7 +333,7 @@ def _check_effects(statement: ast.Node) -> Iterator[str]:
             pass  # SET TRANSACTION ends with the transaction
         case ast.DiscardStmt() | ast.VariableSetStmt(is_local=False):
             yield "session-setting: this lasts into the next migration; write SET LOCAL"
-        case ast.TransactionStmt(kind=TransactionStmtKind.TRANS_STMT_PREPARE):
+        case ast.TransactionStmt(kind=kind) if kind not in _SAVEPOINTS:
             yield "transaction: this ends the transaction that Flyway began; leave it out"
         case (
             ast.DropOwnedStmt()
@@ -256,10 +344,55 @@ def _check_effects(statement: ast.Node) -> Iterator[str]:
             yield "wide-drop: this removes more than one table; a person does it by hand"
         case ast.CopyStmt(is_from=True, is_program=False, filename=None):
             yield "copy: no rule can read the rows after COPY ... FROM stdin; write INSERT"
+        case ast.CopyStmt():
+            yield "copy: a migration has no files of the server and no output; write INSERT"
         case ast.DoStmt(args=tuple(options)):
             for option in options:
                 if option.defname == "as" and _has_hidden_statement(option.arg.sval):
                     yield "do-block: no rule can read this DO block; write plain statements"
+
+
+def _check_privilege(statement: ast.Node) -> Iterator[str]:
+    """Finds what the schema's owner may do on RDS only, or on localhost only."""
+    match statement:
+        case ast.CreateExtensionStmt(extname=name) if name not in EXTENSIONS:
+            yield (
+                f"extension: {name} is not among the extensions that both RDS and localhost let "
+                "the owner create; choose one of db/extensions.py, or do without"
+            )
+        case ast.CreateExtensionStmt(options=tuple(options)) if any(
+            option.defname == "new_version" for option in options
+        ):
+            yield "extension: RDS and localhost may have different versions; leave VERSION out"
+        case ast.AlterExtensionStmt() | ast.AlterExtensionContentsStmt():
+            yield (
+                "extension: this needs a superuser on localhost, and the versions of RDS are "
+                "others; a person does it by hand"
+            )
+        case ast.CreateEventTrigStmt() | ast.AlterEventTrigStmt():
+            yield (
+                "event-trigger: this needs a superuser on localhost, and it acts on every later "
+                "migration; write a trigger on a table"
+            )
+        case (
+            ast.AlterSystemStmt()
+            | ast.CreateFdwStmt()
+            | ast.AlterFdwStmt()
+            | ast.CreatePublicationStmt(for_all_tables=True)
+            | ast.CreateOpClassStmt()
+            | ast.CreateOpFamilyStmt()
+            | ast.LoadStmt()
+        ):
+            yield "superuser: the schema's owner is no superuser and may not do this; leave it out"
+        case _ if any(
+            isinstance(value, str) and value.startswith(_RDS_ROLES)
+            for part in _walk(statement)
+            for value in (getattr(part, "rolename", None), getattr(part, "priv_name", None))
+        ):
+            yield (
+                "rds-role: only RDS has the roles rds_*, so this fails on localhost; a person "
+                "grants them by hand on RDS"
+            )
 
 
 def _check_part(part: object) -> Iterator[str]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from db.extensions import EXTENSIONS
 from db.local.drafting import draft_migration
 from db.migrations import FOLDER as MIGRATIONS_FOLDER
 from tests.support.migration_rules import find_violations
@@ -73,6 +74,38 @@ def test_the_projects_own_migrations_keep_the_rules() -> None:
         ("REINDEX TABLE CONCURRENTLY users;", "transaction: this statement cannot run in a"),
         ("ALTER TABLE a DETACH PARTITION b CONCURRENTLY;", "transaction: this statement cannot"),
         ("COPY users FROM stdin;", "copy: no rule can read the rows"),
+        ("COPY users FROM '/var/users';", "copy: a migration has no files of the server"),
+        ("COPY users TO stdout;", "copy: a migration has no files of the server"),
+        ("COMMIT AND CHAIN;", "transaction: this ends the transaction"),
+        ("END;", "transaction: this ends the transaction"),
+        ("ROLLBACK;", "transaction: this ends the transaction"),
+        ("BEGIN;", "transaction: this ends the transaction"),
+        ("VACUUM users;", "transaction: Flyway would run the whole file without a transaction"),
+        ("VACUUM (ANALYZE) users;", "transaction: Flyway would run the whole file without"),
+        ("REINDEX SCHEMA public;", "transaction: Flyway would run the whole file without"),
+        ("DISCARD ALL;", "transaction: Flyway would run the whole file without"),
+        ("CREATE DATABASE x;", "transaction: Flyway would run the whole file without"),
+        ("ALTER SYSTEM SET jit = on;", "transaction: Flyway would run the whole file without"),
+        ("CREATE SUBSCRIPTION s CONNECTION '' PUBLICATION p;", "transaction: Flyway would run"),
+        ("CREATE EXTENSION file_fdw;", "extension: file_fdw is not among the extensions"),
+        ("CREATE EXTENSION IF NOT EXISTS postgis;", "extension: postgis is not among the"),
+        ("CREATE LANGUAGE plperl;", "extension: plperl is not among the extensions"),
+        ("CREATE EXTENSION citext VERSION '1.4';", "extension: RDS and localhost may have"),
+        ("ALTER EXTENSION pg_stat_statements UPDATE;", "extension: this needs a superuser"),
+        ("CREATE EVENT TRIGGER e ON ddl_command_end EXECUTE FUNCTION f();", "event-trigger: "),
+        ("ALTER EVENT TRIGGER e DISABLE;", "event-trigger: "),
+        ("CREATE PUBLICATION p FOR ALL TABLES;", "superuser: "),
+        ("CREATE FOREIGN DATA WRAPPER w;", "superuser: "),
+        ("LOAD 'auto_explain';", "superuser: "),
+        ("GRANT rds_iam TO dev;", "rds-role: "),
+        ("CREATE ROLE x IN ROLE rds_replication;", "rds-role: "),
+        ("ALTER TABLE users OWNER TO rds_superuser;", "rds-role: "),
+        ("GRANT SELECT ON users TO rdsadmin;", "rds-role: "),
+        # Flyway 12.4 does not find the end of these.
+        ("SELECT e'it\\'s; x';", "escape-string: "),
+        ("SELECT E'a'\n '\\'; x';", "escape-string: "),
+        ("CREATE FUNCTION f() RETURNS int LANGUAGE sql BEGIN ATOMIC\n"
+         "  SELECT CASE WHEN true THEN CASE WHEN true THEN 1 END END;\nEND;", "nested-case: "),
         # The text alone misleads: only a parser sees where these statements begin.
         ("/* a /* b */ */ TRUNCATE executions;", "blocked-writers: "),
         ("SELECT E'\\''; TRUNCATE executions; --'", "blocked-writers: "),
@@ -173,10 +206,47 @@ def test_outside_a_transaction_only_statements_run_that_stop_no_writer(
         "DO $$ DECLARE n users.name%TYPE; BEGIN\n"
         "  UPDATE users SET name = 'ALTER; DROP' WHERE false; -- CREATE\nEND $$;",
         "SELECT '-- squawk-ignore';",
+        "SELECT E'it\\'s; \\\\', e'\\\\', E'a''b\\'; c', 'a\\''b', e'a''b';",
+        "SELECT CASE WHEN true THEN CASE WHEN true THEN 1 END END;",
+        "CREATE FUNCTION f() RETURNS int LANGUAGE sql BEGIN ATOMIC\n"
+        "  SELECT CASE WHEN true THEN 1 END + CASE WHEN true THEN 1 END;\nEND;",
+        "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS $$\n"
+        "  SELECT CASE WHEN true THEN CASE WHEN true THEN 1 END END $$;",
+        "SELECT '${x}'; ANALYZE users; SAVEPOINT s;",
+        "GRANT pg_monitor TO dev;",
     ],
 )
 def test_a_statement_that_stops_no_writer_is_accepted(tmp_path: Path, sql: str) -> None:
     assert _check(tmp_path, f"-- Why.\n\n{_LOCK_TIMEOUT}{sql}\n") == []
+
+
+@pytest.mark.parametrize("name", EXTENSIONS)
+def test_an_extension_that_both_sides_have_is_accepted(tmp_path: Path, name: str) -> None:
+    assert _check(tmp_path, f'{_LOCK_TIMEOUT}CREATE EXTENSION "{name}";\n') == []
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        "executeInTransaction = false\n",
+        "executeInTransaction=true\n",
+        "executeInTransaction=false\nshouldExecute=false\n",
+        "placeholderReplacement=true\n",
+        "encoding=ISO-8859-1\n",
+        "",
+    ],
+)
+def test_the_settings_of_a_file_say_nothing_that_no_rule_knows(
+    tmp_path: Path, settings: str
+) -> None:
+    path = tmp_path / "V5__change.sql.conf"
+    path.write_text(settings, encoding="utf-8")
+    violations = _check(tmp_path, f"{_LOCK_TIMEOUT}ALTER TABLE users ADD COLUMN x text;\n")
+    assert [v for v in violations if " may hold this line and no other: " in v] == [
+        f"{tmp_path}/V5__change.sql:1: settings: V5__change.sql.conf may hold this line and no "
+        "other: executeInTransaction=false; Flyway could read another line differently than the "
+        "rules do"
+    ]
 
 
 def test_an_index_is_built_outside_a_transaction(tmp_path: Path) -> None:

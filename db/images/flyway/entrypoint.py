@@ -44,14 +44,14 @@ def main() -> None:
             sys.exit(
                 f"{_PASSWORD}{user}: {refusal}; correct the secret that the task reads it from"
             )
-    given |= flyway.build_environment(
+    environment = flyway.build_environment(
         url=given["FLYWAY_URL"],
         user=given["FLYWAY_USER"],
         password=given["FLYWAY_PASSWORD"],
         options=roles.build_session_options(given["APP_USER"], verifiers),
     )
     jars = sorted(Path("/flyway/jars").glob("*.jar"))
-    os.execve(_JAVA, flyway.build_command(_JAVA, jars, arguments[0]), given)
+    os.execve(_JAVA, flyway.build_command(_JAVA, jars, arguments[0]), environment)
 
 
 if __name__ == "__main__":
