@@ -6,6 +6,7 @@ from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 
 from db.local.access import DEV_DATABASE, DEV_READONLY_DATABASE, DEV_USER, SLOT
+from db.local.certificate import is_certificate_good
 from db.local.client import Target, query
 from db.local.context import Context
 from db.local.data_directories import copy_primary, initialize_primary
@@ -150,6 +151,9 @@ class _Start:
         pool = self._servers.pool
         if self._is_running(pool) and not pool.is_answering():
             self._report.say("restarting the pool: it does not answer")
+            self._stop(pool)
+        if self._is_running(pool) and not is_certificate_good(pool.context.instance):
+            self._report.say("restarting the pool: its certificate is missing or ends soon")
             self._stop(pool)
         self._ensure_started(pool)
 
