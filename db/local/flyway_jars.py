@@ -28,8 +28,9 @@ def fetch_jars(report: Report) -> None:
     """Fetch all jars. Raises CommandError if one has another checksum than the pinned one."""
     pinned = _read_checksums()
     partial = _JARS.with_suffix(".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    LoggedSteps(report, LOGS / "flyway.log").run(
+    steps = LoggedSteps(report, LOGS / "flyway.log")
+    steps.clear(partial)
+    steps.run(
         f"fetching Flyway: {len(pinned)} jars",
         [
             "mvn", "--batch-mode", "--strict-checksums", "--update-snapshots",

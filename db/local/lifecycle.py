@@ -202,7 +202,7 @@ class _Start:
         return server.find(self._processes) is not None
 
     def _ensure_started(self, server: Server) -> None:
-        if self._is_running(server):
+        if self._is_running(server) and server.is_ready():
             return
         for path, text in server.render().items():
             server.context.instance.write(path, text, mode=0o600)

@@ -139,6 +139,10 @@ class PgBouncer:
             return False
         return True
 
+    def is_ready(self) -> bool:
+        """True for a PgBouncer that runs. `make up` has asked is_answering before."""
+        return True
+
     def stop(self) -> None:
         """Stop PgBouncer. Running transactions get a short time to end."""
         stop_pooler(self.context.instance)

@@ -38,7 +38,7 @@ def launch(
         user=switch.uid if switch else None,
         group=switch.gid if switch else None,
         extra_groups=[] if switch else None,
-        preexec_fn=_restore_interrupt if is_ignored else None,
+        preexec_fn=_restore_interrupt if is_ignored else None,  # noqa: PLW1509 (one thread)
     )
 
 

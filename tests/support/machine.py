@@ -46,8 +46,10 @@ class Machine:
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Type a command, without waiting for its end."""
         return subprocess.Popen(
-            [*self.wrapper, sys.executable, "-m", "db.local", "--home", str(self.instance.home),
-             "--migrations", str(self.instance.migrations), *arguments],
+            # Under `nohup … &` a shell makes all it starts ignore Ctrl-C. Our tests press it.
+            ["env", "--default-signal=INT", *self.wrapper, sys.executable, "-m", "db.local",
+             "--home", str(self.instance.home), "--migrations", str(self.instance.migrations),
+             *arguments],
             cwd=PROJECT,
             env=os.environ | {"CLOUDFLOW_PORT": str(self.port)} | self.environment,
             stdin=subprocess.DEVNULL,
