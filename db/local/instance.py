@@ -141,7 +141,7 @@ class LocalInstance:
         """
         if path.exists() and path.read_text(encoding="utf-8") == text:
             return
-        partial = path.with_name(f"{path.name}.partial")
+        partial = _name_partial(path)
         partial.unlink(missing_ok=True)
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
@@ -268,5 +268,11 @@ class LocalInstance:
             self._state_file,
         ):
             path.unlink(missing_ok=True)
+            _name_partial(path).unlink(missing_ok=True)
         with suppress(OSError):  # the folder holds files of someone else
             self.home.rmdir()
+
+
+def _name_partial(path: Path) -> Path:
+    """The name of a file while it is written."""
+    return path.with_name(f"{path.name}.partial")

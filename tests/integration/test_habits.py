@@ -5,6 +5,7 @@ The tests run in copies of the project. What is set up or built in the project a
 
 import os
 import pwd
+import secrets
 import shutil
 import signal
 import subprocess
@@ -92,7 +93,7 @@ def _make(
 @pytest.fixture(scope="module")
 def project(servers_folder: Path) -> Path:
     """A copy whose path is not ASCII."""
-    return _copy_project(servers_folder / "Gewöhnliches")
+    return _copy_project(servers_folder / f"Gewöhnliches-{secrets.token_hex(4)}")
 
 
 @pytest.mark.parametrize("name", [name for name in _HABITS if name.startswith("PYTHON")])
@@ -169,7 +170,7 @@ def test_the_set_up_installs_everything_with_every_habit_at_once(
 def test_a_user_without_a_name_can_synthesize_and_is_told_why_not_more(
     servers_folder: Path, proven: Callable[[str], None]
 ) -> None:
-    project = _copy_project(servers_folder / "unnamed")
+    project = _copy_project(servers_folder / f"unnamed-{secrets.token_hex(4)}")
     _link_set_up(project)
     for path in (project / "db", project / "stacks", *project.rglob("*.py")):
         path.chmod(0o700 if path.is_dir() else 0o600)  # as after a clone with umask 077
@@ -228,7 +229,7 @@ def test_root_takes_nothing_away_from_the_owner_of_the_folder(
     servers_folder: Path, proven: Callable[[str], None]
 ) -> None:
     nobody = pwd.getpwnam("nobody")
-    project = _copy_project(servers_folder / "sudo")
+    project = _copy_project(servers_folder / f"sudo-{secrets.token_hex(4)}")
     home = project / ".local" / "dev"
     home.mkdir()
     (home / "lock").touch()

@@ -408,6 +408,9 @@ def test_files_that_a_killed_up_left_half_written_do_not_stop_the_next(
         (home / folder / "PG_VERSION").touch()
     machine.up()
     assert _emails(machine) == []
+    (home / "state.json.partial").touch()
+    assert machine.type("reset", "--yes").status == 0
+    assert not home.exists()
 
 
 def test_a_lost_replica_is_made_anew(machine: Machine, proven: Callable[[str], None]) -> None:

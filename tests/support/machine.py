@@ -44,10 +44,12 @@ class Machine:
     wrapper: list[str] = field(default_factory=list)
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """Type a command, without waiting for its end."""
+        """Type a command, and do not wait for its end.
+
+        Ctrl-C works in it even where the tests run in the background, which ignores SIGINT.
+        """
         return subprocess.Popen(
-            # Under `nohup … &` a shell makes all it starts ignore Ctrl-C. Our tests press it.
-            ["env", "--default-signal=INT", *self.wrapper, sys.executable, "-m", "db.local",
+            [*self.wrapper, "env", "--default-signal=INT", sys.executable, "-m", "db.local",
              "--home", str(self.instance.home), "--migrations", str(self.instance.migrations),
              *arguments],
             cwd=PROJECT,
