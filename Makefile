@@ -17,6 +17,39 @@ export NODE_USE_SYSTEM_CA := 1
 # The version of `cdk` is pinned: it asks no registry for a newer one.
 export CDK_DISABLE_VERSION_CHECK := true
 
+# Settings that a person made for other projects do not reach our programs. pip, uv and npm keep the
+# settings that say where packages come from. PIP_USER also stands in pip's configuration files; the
+# value 0 overrides them.
+PYTHON_KEPT := PYTHON PYTHONDONTWRITEBYTECODE PYTHONPYCACHEPREFIX PYTHONUNBUFFERED
+PIP_KEPT := PIP_%URL PIP_%HOST PIP_%CERT PIP_PROXY PIP_%TIMEOUT PIP_RETRIES PIP_FIND_LINKS \
+    PIP_NO_INDEX PIP_CONFIG_FILE PIP_CACHE_DIR PIP_KEYRING_PROVIDER
+unexport $(filter-out $(PYTHON_KEPT),$(filter PYTHON%,$(.VARIABLES)))
+unexport $(filter-out $(PIP_KEPT),$(filter PIP_%,$(.VARIABLES)))
+unexport $(filter UV_%PYTHON UV_%PACKAGES UV_CONSTRAINT% UV_OVERRIDE% UV_EXCLUDE% UV_NO_BINARY% \
+    UV_ONLY_BINARY% UV_TARGET UV_PREFIX,$(.VARIABLES))
+unexport NODE_ENV NODE_OPTIONS NODE_PATH VIRTUAL_ENV
+export PIP_USER := 0
+export PYTHONNOUSERSITE := 1
+export PYTHONUTF8 := 1
+
+# Every cache is in this folder: the home folder may be / or closed. To share a cache between
+# checkouts, export its variable.
+CACHE := $(CURDIR)/.local/cache
+export PIP_CACHE_DIR ?= $(CACHE)/pip
+export UV_CACHE_DIR ?= $(CACHE)/uv
+export npm_config_cache ?= $(CACHE)/npm
+export JSII_RUNTIME_PACKAGE_CACHE_ROOT ?= $(CACHE)/jsii
+export CDK_HOME ?= $(CACHE)/cdk
+
+# Root would leave files here that the owner of this folder cannot change. In a container the owner
+# is often unknown, and root is then the only user.
+WHO := $(shell id -u; stat -c '%u %U' . 2>/dev/null || echo 0 UNKNOWN)
+ifeq ($(word 1,$(WHO)),0)
+ifeq ($(filter 0 UNKNOWN postgres,$(wordlist 2,3,$(WHO))),)
+$(error this folder belongs to $(word 3,$(WHO)); run make as $(word 3,$(WHO)), without sudo)
+endif
+endif
+
 ifeq ($(origin YES) $(YES),command line 1)
 SAID_YES := --yes
 endif
@@ -79,9 +112,11 @@ synth: .venv/.complete node_modules/.complete ## write every stack's CloudFormat
 
 # cdk.json names this target, so `cdk` runs it. It works in a fresh clone, and with the Node of
 # .venv. `cdk` may also run in another folder, with --app "make --silent -C HERE app". Then PWD is
-# that folder, and the output folder is relative to it.
+# that folder, and the output folder is relative to it. Images and functions get these files with
+# their modes, and run as another user. After a clone with umask 077 only the owner could read them.
 app: .venv/.complete
-	@cd "$(or $(PWD),.)" && $(IN_VENV) "$(CURDIR)/.venv/bin/python" "$(CURDIR)/app.py"
+	@chmod -R go+rX db stacks/handlers
+	@umask 022 && cd "$(or $(PWD),.)" && $(IN_VENV) "$(CURDIR)/.venv/bin/python" "$(CURDIR)/app.py"
 
 diff:    ## what a deploy would change; ENV=staging
 deploy:  ## cdk deploy of one environment; ENV=staging, ARGS=--no-rollback
@@ -106,13 +141,13 @@ lock: .venv/.complete ## compile the lock files; ARGS=--upgrade for newer versio
 	@$(COMPILE) --group uv --output-file requirements-uv.txt $(ARGS)
 	@$(IN_VENV) npm install --package-lock-only --loglevel=error >/dev/null
 	@rm -rf .local/jars
-	@mvn --batch-mode --quiet --strict-checksums --file db/images/flyway/pom.xml \
+	@mvn --batch-mode --quiet --strict-checksums -Dmaven.repo.local="$(CACHE)/maven" --file db/images/flyway/pom.xml \
 	    -DoutputDirectory=$(CURDIR)/.local/jars \
 	    org.apache.maven.plugins:maven-dependency-plugin:copy-dependencies
 	@cd .local/jars && sha256sum *.jar >$(CURDIR)/db/images/flyway/jars.sha256
 
 clean: ## remove .venv, node_modules, cdk.out and caches; never the local database
-	@rm -rf .venv node_modules cdk.out .pytest_cache .ruff_cache
+	@rm -rf .venv node_modules cdk.out .local/cache .pytest_cache .ruff_cache
 	@find . -name .local -prune -o -name __pycache__ -prune -exec rm -rf {} +
 
 # Set-up. The stamp .venv/.complete holds the path of this folder. If the folder was moved, or its
@@ -137,7 +172,7 @@ endif
 
 node_modules/.complete: package.json package-lock.json .npmrc | .venv/.complete
 	@echo "setting up node_modules: the AWS CDK's command line ..." >&2
-	@$(IN_VENV) npm ci --loglevel=error >/dev/null
+	@$(IN_VENV) npm ci --include=dev --no-global --loglevel=error >/dev/null
 	@touch $@
 
 define REFUSE_OLD_PYTHON

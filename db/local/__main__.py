@@ -11,6 +11,8 @@ if sys.platform != "linux":
     sys.exit(f"db.local: this is {sys.platform}; the development database runs on Linux only")
 
 from db.local.commands import main
+from db.local.environment import prepare_environment
 
 if __name__ == "__main__":
+    prepare_environment()
     sys.exit(main(sys.argv[1:]))

@@ -27,10 +27,19 @@ class Account:
 
 @functools.cache
 def find_account() -> Account:
-    """The servers' account. Raises CommandError for root if the machine has no user `postgres`."""
+    """The servers' account. Raises CommandError if this machine has no such user.
+
+    A container often runs as a user id without a name. initdb and psql look the name up, and fail.
+    """
     uid = os.geteuid()
     if uid:
-        return Account(name=find_user_name(uid), uid=uid, gid=os.getegid(), is_other=False)
+        name = find_user_name(uid)
+        if name == str(uid):
+            raise CommandError(
+                f"user id {uid} has no name on this machine, and PostgreSQL needs one; as root, "
+                f"run useradd --uid {uid} developer"
+            )
+        return Account(name=name, uid=uid, gid=os.getegid(), is_other=False)
     try:
         entry = pwd.getpwnam(_SERVER_ACCOUNT)
     except KeyError:

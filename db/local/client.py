@@ -62,6 +62,8 @@ def build_client_environment(instance: LocalInstance, target: Target) -> dict[st
         "PGDATABASE": target.database,
         "PGPASSFILE": str(instance.passfile),
         "PGCONNECT_TIMEOUT": _CONNECT_SECONDS,
+        # TLS takes time, and with it libpq reads certificates from the home folder.
+        "PGSSLMODE": "disable",
         "PGAPPNAME": "db.local",
         "PGOPTIONS": target.options,
     }

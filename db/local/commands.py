@@ -44,7 +44,8 @@ def main(arguments: list[str]) -> int:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     options.rest = rest
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup asks to ignore SIGHUP
+            signal.signal(number, signal.default_int_handler)
     try:
         return int(options.command(options, Report()))
     except CommandError as error:

@@ -5,11 +5,16 @@ that is half complete.
 """
 
 import shutil
+import signal
 from pathlib import Path
 
 from db.local.access import REPLICATOR, SLOT, SUPERUSER
 from db.local.instance import LocalInstance
 from db.local.postgres import Postgres, run_as_server
+from db.local.processes import find_processes
+
+_WRITERS = ("initdb", "pg_basebackup", "postgres")
+_END_SECONDS = 5
 
 
 def initialize_primary(primary: Postgres) -> None:
@@ -39,6 +44,7 @@ def copy_primary(primary: Postgres, replica: Postgres) -> None:
     """Make the replica as a copy of the running primary."""
     instance = replica.context.instance
     partial = _make_partial(instance, replica.data)
+    _free_slot(primary)
     run_as_server(
         replica.context,
         "pg_basebackup",
@@ -56,9 +62,25 @@ def copy_primary(primary: Postgres, replica: Postgres) -> None:
     partial.rename(replica.data)
 
 
+def _free_slot(primary: Postgres) -> None:
+    """End the connection that still holds the replica's slot. A killed pg_basebackup leaves one."""
+    primary.query(
+        "SELECT pg_terminate_backend(active_pid, 5000) FROM pg_replication_slots"
+        f" WHERE slot_name = '{SLOT}' AND active"
+    )
+
+
 def _make_partial(instance: LocalInstance, data: Path) -> Path:
-    """Make an empty folder beside a data directory. It gets that name once it is complete."""
+    """Make an empty folder beside a data directory. It gets that name once it is complete.
+
+    If an earlier `up` was killed, its initdb or pg_basebackup may still write to the folder.
+    """
     partial = data.with_suffix(".partial")
+    for process in find_processes():
+        program = Path(process.command[0].rstrip(":")).name
+        is_at_work = process.folder == str(partial) or str(partial) in process.command
+        if program in _WRITERS and is_at_work and process.shares_our_files():
+            process.end(signal.SIGKILL, patience_seconds=_END_SECONDS)
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(mode=0o700)
     instance.give(partial)

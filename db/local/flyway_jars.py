@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 from db.flyway import IMAGE_FOLDER
-from db.local.folders import LOGS, TOOLS
+from db.local.folders import CACHE, LOGS, TOOLS
 from db.local.report import CommandError, Report
 from db.local.steps import NEEDS_NETWORK, LoggedSteps
 
@@ -28,12 +28,15 @@ def fetch_jars(report: Report) -> None:
     """Fetch all jars. Raises CommandError if one has another checksum than the pinned one."""
     pinned = _read_checksums()
     partial = _JARS.with_suffix(".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    LoggedSteps(report, LOGS / "flyway.log").run(
+    steps = LoggedSteps(report, LOGS / "flyway.log")
+    steps.clear(partial)
+    steps.run(
         f"fetching Flyway: {len(pinned)} jars",
         [
             "mvn", "--batch-mode", "--strict-checksums", "--update-snapshots",
             "--file", str(IMAGE_FOLDER / "pom.xml"), f"-DoutputDirectory={partial}",
+            # Maven's own default is in the home folder, which may be / or closed.
+            f"-Dmaven.repo.local={CACHE / 'maven'}",
             # The plugin's full name: without a network, the short name fails with a misleading
             # message.
             "org.apache.maven.plugins:maven-dependency-plugin:copy-dependencies",

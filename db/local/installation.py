@@ -4,6 +4,7 @@ import fcntl
 import os
 import shutil
 
+from db.local.accounts import find_account
 from db.local.flyway_jars import fetch_jars, find_jars
 from db.local.folders import TOOLS
 from db.local.packages import install_packages, is_installed
@@ -20,6 +21,8 @@ from db.parameters import POSTGRES_MAJOR
 
 def ensure_tools(report: Report) -> Tools:
     """Find every program, and install those that are missing. Raises CommandError if it cannot."""
+    if os.geteuid():
+        find_account()  # it refuses a user without a name: before minutes of work
     if not (find_pgbouncer() and find_jars()) or _find_missing_packages():
         TOOLS.mkdir(parents=True, exist_ok=True)
         with (TOOLS / "lock").open("w", encoding="ascii") as lock:
@@ -56,6 +59,7 @@ def _find_missing_packages() -> dict[str, list[str]]:
         "programs that build PgBouncer": []
         if find_pgbouncer()
         else [package for package in BUILD_PACKAGES if not is_installed(package)],
+        "OpenSSL": [] if shutil.which("openssl") else ["openssl"],
         "Java": [] if find_java() else ["default-jre-headless"],
         "Maven": [] if find_jars() or shutil.which("mvn") else ["maven"],
     }

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from db.local.access import DEFAULT_PORT
-from db.local.accounts import Account, find_account
+from db.local.accounts import Account, find_account, find_user_name
 from db.local.folders import DEFAULT_HOME
 from db.local.report import CommandError
 from db.local.state import State, build_state
@@ -54,6 +54,16 @@ class LocalInstance:
     def auth_file(self) -> Path:
         """PgBouncer's auth file. It holds only SCRAM verifiers; its mode is 0600."""
         return self.home / "userlist.txt"
+
+    @property
+    def certificate(self) -> Path:
+        """The certificate that PgBouncer shows to clients."""
+        return self.home / "tls" / "certificate.pem"
+
+    @property
+    def key(self) -> Path:
+        """The key of that certificate; its mode is 0600."""
+        return self.home / "tls" / "key.pem"
 
     @property
     def passfile(self) -> Path:
@@ -116,10 +126,13 @@ class LocalInstance:
         return state
 
     def write_state(self, state: State) -> None:
-        """Write the state, and libpq's password file that follows from it."""
-        self.write(self._state_file, json.dumps(asdict(state), indent=2) + "\n", mode=0o600)
+        """Write libpq's password file that follows from the state, then the state.
+
+        The state is last. If `up` is killed in between, the next `up` makes both again.
+        """
         lines = [f"*:*:*:{user}:{password}" for user, password in state.passwords.items()]
         self.write(self.passfile, "\n".join(lines) + "\n", mode=0o600)
+        self.write(self._state_file, json.dumps(asdict(state), indent=2) + "\n", mode=0o600)
 
     def write(self, path: Path, text: str, *, mode: int = 0o644) -> None:
         """Replace a file atomically, and give it to the servers' account.
@@ -128,7 +141,7 @@ class LocalInstance:
         """
         if path.exists() and path.read_text(encoding="utf-8") == text:
             return
-        partial = path.with_name(f"{path.name}.partial")
+        partial = _name_partial(path)
         partial.unlink(missing_ok=True)
         descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
@@ -151,6 +164,8 @@ class LocalInstance:
         """Make the home folder. Raises CommandError if it cannot be used."""
         self._make_home()
         self._check_home()
+        # The lock file is first: it marks the folder as ours, for the next command.
+        self._lock_file.touch()
         logs = self.home / "logs"
         logs.mkdir(exist_ok=True)
         for folder in (self.home, logs):
@@ -181,9 +196,21 @@ class LocalInstance:
                     f"the servers run as user {self.account.name}, who may not enter {folder}; run "
                     f"chmod a+x {folder}, or choose another folder with --home"
                 )
+        self._check_owner()
         if not os.access(self.home, os.W_OK | os.X_OK):
             raise CommandError(
                 f"this user may not write to {self.home}; choose another folder with --home"
+            )
+
+    def _check_owner(self) -> None:
+        """Refuse root in another user's folder. Root would give that user's files away."""
+        owner = self.home.stat().st_uid
+        is_ours = owner in (os.geteuid(), self.account.uid)
+        # In a container, root is often the only user, in a folder of a user without a name.
+        if not os.geteuid() and not is_ours and find_user_name(owner) != str(owner):
+            raise CommandError(
+                f"{self.home} belongs to {find_user_name(owner)}; run the command as that user, "
+                "without sudo"
             )
 
     def _can_enter(self, folder: Path) -> bool:
@@ -226,6 +253,8 @@ class LocalInstance:
             self.replica_data,
             self.primary_data.with_suffix(".partial"),
             self.replica_data.with_suffix(".partial"),
+            self.certificate.parent,
+            self.certificate.parent.with_suffix(".partial"),
             self.home / "logs",
         ):
             shutil.rmtree(path, ignore_errors=not path.exists())
@@ -239,5 +268,11 @@ class LocalInstance:
             self._state_file,
         ):
             path.unlink(missing_ok=True)
+            _name_partial(path).unlink(missing_ok=True)
         with suppress(OSError):  # the folder holds files of someone else
             self.home.rmdir()
+
+
+def _name_partial(path: Path) -> Path:
+    """The name of a file while it is written."""
+    return path.with_name(f"{path.name}.partial")

@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 from db.local.access import DEV_DATABASE, DEV_READONLY_DATABASE, DEV_USER, SLOT
+from db.local.certificate import is_certificate_good
 from db.local.client import Target, query
 from db.local.context import Context
 from db.local.data_directories import copy_primary, initialize_primary
@@ -169,6 +170,9 @@ class _Start:
         if self._is_running(pool) and not pool.is_answering():
             self._report.say("restarting the pool: it does not answer")
             self._stop(pool)
+        if self._is_running(pool) and not is_certificate_good(pool.context.instance):
+            self._report.say("restarting the pool: its certificate is missing or ends soon")
+            self._stop(pool)
         if not self._is_running(pool) and (line := pool.describe_lowered_limits()):
             self._report.say(line)
         self._ensure_started(pool)
@@ -218,7 +222,7 @@ class _Start:
         return server.find(self._processes) is not None
 
     def _ensure_started(self, server: Server) -> None:
-        if self._is_running(server):
+        if self._is_running(server) and server.is_ready():
             return
         for path, text in server.render().items():
             server.context.instance.write(path, text, mode=0o600)

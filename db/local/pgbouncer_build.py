@@ -31,11 +31,11 @@ def build_pgbouncer(report: Report) -> None:
     """Build it. Raises CommandError if a step fails, or if the result does not fit."""
     if not PGBOUNCER_SOURCE.exists():
         fetch_pgbouncer_source(report)
-    shutil.rmtree(_WORK, ignore_errors=True)
+    steps = LoggedSteps(report, LOGS / "pgbouncer.log")
+    steps.clear(_WORK)
     with tarfile.open(PGBOUNCER_SOURCE) as archive:
         archive.extractall(_WORK)
     source = _WORK / "pgbouncer"
-    steps = LoggedSteps(report, LOGS / "pgbouncer.log")
     steps.run("building PgBouncer: configure", ["./configure", "--with-cares"], folder=source)
     jobs = f"-j{os.cpu_count() or 1}"
     steps.run("building PgBouncer: compile", ["make", jobs, "pgbouncer"], folder=source)
@@ -51,9 +51,9 @@ def build_pgbouncer(report: Report) -> None:
 
 def fetch_pgbouncer_source(report: Report) -> None:
     """Fetch Debian's source package, with its security patches. apt checks its signature."""
-    shutil.rmtree(_WORK, ignore_errors=True)
-    apt = build_apt_command(_WORK, _find_source_lines())
     steps = LoggedSteps(report, LOGS / "pgbouncer.log")
+    steps.clear(_WORK)
+    apt = build_apt_command(_WORK, _find_source_lines())
     steps.run("fetching PgBouncer: the list of sources", [*apt, "update"], hint=NEEDS_NETWORK)
     steps.run(
         "fetching PgBouncer: its source",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from db import pgbouncer
 from db.local.access import DEV_DATABASE, DEV_READONLY_DATABASE, DEV_USER, POOLER_ADMIN
+from db.local.certificate import ensure_certificate
 from db.local.client import Target, build_clean_environment, query
 from db.local.context import Context
 from db.local.instance import LocalInstance
@@ -41,6 +42,8 @@ def build_settings(instance: LocalInstance, state: State) -> pgbouncer.PgBouncer
         listen_port=state.port,
         auth_file=str(instance.auth_file),
         admin_user=POOLER_ADMIN,
+        certificate=str(instance.certificate),
+        key=str(instance.key),
     )
     _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard_limit == resource.RLIM_INFINITY:
@@ -110,6 +113,7 @@ class PgBouncer:
         """
         _raise_descriptor_limit(self.settings.descriptors)
         instance = self.context.instance
+        ensure_certificate(instance)
         log = instance.log(self.name)
         tail = LogTail(log)
         program = self._copy_program()
@@ -159,6 +163,10 @@ class PgBouncer:
             self.check_identity()
         except CommandError:
             return False
+        return True
+
+    def is_ready(self) -> bool:
+        """True for a PgBouncer that runs. `make up` has asked is_answering before."""
         return True
 
     def stop(self) -> None:

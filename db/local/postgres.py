@@ -32,6 +32,10 @@ _START_SECONDS = 60
 _STOP_SECONDS = 10
 _LAUNCH_SECONDS = 10
 
+# PostgreSQL writes its state to line 8 of postmaster.pid, as src/include/utils/pidfile.h says.
+_PID_FILE_STATUS = 7
+_READY = "ready"
+
 _HEADER = "# Rendered by db/local/postgres.py.\n"
 _HBA = f"""\
 {_HEADER}host all all 127.0.0.1/32 scram-sha-256
@@ -119,6 +123,8 @@ class Postgres:
         Raises CommandError with the server's log.
         """
         self._end_orphans()
+        if self.find() and self.is_ready():
+            return  # the pg_ctl of a killed `up` has started it meanwhile
         self._remove_stale_pid_file()
         log = self.context.instance.log(self.name)
         tail = LogTail(log)
@@ -155,6 +161,25 @@ class Postgres:
         ):
             time.sleep(0.01)
 
+    def is_ready(self) -> bool:
+        """Wait until a running server takes connections. False if it ends instead.
+
+        A server that a killed command has started or stopped is still at work on that. Raises
+        CommandError if the server becomes neither ready nor ends.
+        """
+        process, deadline = None, time.monotonic() + _START_SECONDS
+        while self._read_pid_file()[_PID_FILE_STATUS:] != [_READY]:
+            process = process or self.find()
+            if not process or not process.is_alive():
+                return False
+            if time.monotonic() > deadline:
+                raise CommandError(
+                    f"the {self.name} runs, and takes no connections after {_START_SECONDS} s; "
+                    f"its log says why: {self.context.instance.log(self.name)}"
+                )
+            time.sleep(0.02)
+        return True
+
     def stop(self) -> None:
         """Stop the server. It disconnects its clients and writes a checkpoint."""
         stop_postgres(self.data)
@@ -166,14 +191,27 @@ class Postgres:
         shutil.rmtree(self.data)
 
     def _end_orphans(self) -> None:
-        """End the backends that a crashed postmaster left."""
+        """End the backends that a crashed postmaster left, and the pg_ctl of a killed `up`."""
         for process in find_processes():
-            if (
-                process.folder == str(self.data)
-                and process.command[0].startswith("postgres")
-                and process.shares_our_files()
-            ):
+            is_backend = process.folder == str(self.data) and process.command[0].startswith(
+                "postgres"
+            )
+            if (is_backend or self._is_pg_ctl(process)) and process.shares_our_files():
                 process.end(signal.SIGTERM, signal.SIGQUIT, signal.SIGKILL, patience_seconds=2)
+
+    def _is_pg_ctl(self, process: Process) -> bool:
+        """Whether this is pg_ctl on our data, or the shell with which pg_ctl starts a server."""
+        if Path(process.command[0]).name == "pg_ctl":
+            return str(self.data) in process.command
+        return process.command[1:2] == ("-c",) and f'-D "{self.data}"' in process.command[-1]
+
+    def _read_pid_file(self) -> list[str]:
+        """The lines of postmaster.pid. Empty if there is no such file."""
+        try:
+            text = (self.data / "postmaster.pid").read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            return []
+        return [line.strip() for line in text.splitlines()]
 
     def _remove_stale_pid_file(self) -> None:
         """Remove a pid file that names no PostgreSQL.
@@ -181,12 +219,10 @@ class Postgres:
         PostgreSQL does not start while any process has the id in its pid file. If that process is a
         PostgreSQL, the file stays, and PostgreSQL itself decides.
         """
-        pid_file = self.data / "postmaster.pid"
-        if pid_file.exists():
-            first = pid_file.read_text(encoding="utf-8", errors="replace").partition("\n")[0]
+        for first in self._read_pid_file()[:1]:
             holder = read_process(int(first)) if first.isdigit() else None
             if not holder or not Path(holder.command[0]).name.startswith("postgres"):
-                pid_file.unlink()
+                (self.data / "postmaster.pid").unlink()
 
 
 def find_postmaster(data: Path, processes: Processes | None = None) -> Process | None:

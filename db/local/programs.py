@@ -22,8 +22,10 @@ def launch(
     """Start a program without input.
 
     The program gets its own session. Ctrl-C then reaches only this process, which ends the program
-    itself (ended_on_failure).
+    itself (ended_on_failure). The program does not ignore SIGINT, even if this process does: a
+    shell starts `make up &` in a script like that, and the servers would keep it for life.
     """
+    is_ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     switch = account if account and account.is_other else None
     return subprocess.Popen(
         command,
@@ -36,7 +38,12 @@ def launch(
         user=switch.uid if switch else None,
         group=switch.gid if switch else None,
         extra_groups=[] if switch else None,
+        preexec_fn=_restore_interrupt if is_ignored else None,  # noqa: PLW1509 (one thread)
     )
+
+
+def _restore_interrupt() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def run(

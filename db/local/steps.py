@@ -1,9 +1,12 @@
 """Runs long commands as steps of a report."""
 
+import fcntl
 import os
 import re
+import shutil
 import time
 from pathlib import Path
+from typing import IO
 
 from db.local.programs import ended_on_failure, launch
 from db.local.report import CommandError, Report
@@ -20,6 +23,11 @@ class LoggedSteps:
         self._report = report
         self._log = log
 
+    def clear(self, folder: Path) -> None:
+        """Delete what an earlier run left in a folder, once the programs of that run have ended."""
+        with self._open_log():
+            shutil.rmtree(folder, ignore_errors=True)
+
     def run(
         self, text: str, command: list[str], *, folder: Path | None = None, hint: str = ""
     ) -> None:
@@ -28,10 +36,9 @@ class LoggedSteps:
         If the command fails, this raises CommandError with its whole output. `hint` then says what
         the command needs.
         """
-        self._log.parent.mkdir(parents=True, exist_ok=True)
         # Our own make's flags must not reach the make of another project.
         environment = {k: v for k, v in os.environ.items() if not k.startswith("MAKE")}
-        with self._report.step(text) as show, self._log.open("wb") as output:
+        with self._report.step(text) as show, self._open_log() as output:
             process = launch(command, output=output, folder=folder, environment=environment)
             with ended_on_failure(process):
                 while process.poll() is None:
@@ -43,6 +50,18 @@ class LoggedSteps:
                 f"output is above and in {self._log}{'; ' if hint else ''}{hint}",
                 detail=_COLOURS.sub("", self._log.read_text(encoding="utf-8", errors="replace")),
             )
+
+    def _open_log(self) -> IO[bytes]:
+        """Open the log, empty, once the programs of an earlier run have ended.
+
+        Those programs have the log as their output, and with it the lock. They go on if this
+        command is killed.
+        """
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        output = self._log.open("ab")
+        fcntl.flock(output, fcntl.LOCK_EX)
+        output.truncate(0)
+        return output
 
     def _read_last_line(self) -> str:
         with self._log.open("rb") as file:

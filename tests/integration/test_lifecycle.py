@@ -1,5 +1,6 @@
 """The commands of the development database, after accidents of every kind."""
 
+import contextlib
 import io
 import json
 import os
@@ -22,6 +23,7 @@ from db.local import lifecycle, processes
 from db.local.access import DEV_READONLY_DATABASE, DEV_USER, OWNER, SLOT
 from db.local.instance import LocalInstance
 from db.local.ports import find_loopback_addresses
+from db.local.processes import find_processes
 from db.local.report import Report
 from db.migrations import find_migrations
 from tests.support.machine import PROJECT, Machine
@@ -297,27 +299,36 @@ def test_secrets_are_readable_by_their_owner_only(machine: Machine) -> None:
     assert open_to_others <= {"lock", "pgbouncer"}
 
 
-@pytest.mark.parametrize(
-    "step",
-    [
-        "making the primary",
-        "starting the primary",
-        "migrating the schema",
-        "making the replica",
-        "starting the replica",
-        "starting the pool",
-    ],
+_RESTART_STEPS = ("starting the primary", "starting the replica", "starting the pool")
+_STEPS = (
+    "making the primary",
+    "starting the primary",
+    "migrating the schema",
+    "making the replica",
+    "starting the replica",
+    "starting the pool",
 )
+
+
+def _start_up_until(machine: Machine, step: str) -> subprocess.Popen[str]:
+    """`up`, which has just begun a step."""
+    process = machine.start("up")
+    assert process.stderr
+    lines: list[str] = []
+    for line in process.stderr:
+        lines.append(line)
+        if step in line:
+            time.sleep(0.05)
+            return process
+    raise AssertionError(f"up did not get as far as {step}: {lines}")
+
+
+@pytest.mark.parametrize("step", _STEPS)
 def test_ctrl_c_leaves_nothing_running_and_the_next_up_works(
     new_machine: Callable[[], Machine], step: str, proven: Callable[[str], None]
 ) -> None:
     machine = new_machine()
-    process = machine.start("up")
-    assert process.stderr
-    for line in process.stderr:
-        if step in line:
-            break
-    time.sleep(0.05)
+    process = _start_up_until(machine, step)
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate()
     assert process.returncode == 130, errors
@@ -326,6 +337,80 @@ def test_ctrl_c_leaves_nothing_running_and_the_next_up_works(
     machine.up()
     assert _emails(machine) == []
     proven(f"Ctrl-C while {step}: nothing left running, the next up works")
+
+
+_COMMAND, _SERVERS = "the command", "the servers"
+_KILLED = {_COMMAND: {_COMMAND}, _SERVERS: {_SERVERS}, "both": {_COMMAND, _SERVERS}}
+
+
+def _find_programs(machine: Machine, process: subprocess.Popen[str]) -> list[int]:
+    """The process ids of all programs that work on a database, without the `up` itself."""
+    home = str(machine.instance.home)
+    return [
+        program.pid
+        for program in find_processes()
+        if home in " ".join((program.folder, *program.command)) and program.pid != process.pid
+    ]
+
+
+def _kill(machine: Machine, process: subprocess.Popen[str], killed: set[str]) -> None:
+    """Kill -9 a running `up`, every other program that works on its database, or both."""
+    programs: list[int] = []
+    while _SERVERS in killed and not programs and process.poll() is None:
+        programs = _find_programs(machine, process)
+    if _COMMAND in killed:
+        process.kill()
+    for pid in programs:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    _, errors = process.communicate()
+    assert process.returncode == (-signal.SIGKILL if _COMMAND in killed else 1), errors
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("killed", _KILLED)
+def test_a_first_up_that_is_killed_at_every_step_goes_on_at_the_next(
+    new_machine: Callable[[], Machine], killed: str, proven: Callable[[str], None]
+) -> None:
+    machine = new_machine()
+    for step in _STEPS:  # each `up` gets past the step at which the `up` before it was killed
+        _kill(machine, _start_up_until(machine, step), _KILLED[killed])
+    machine.up()
+    assert _emails(machine) == []
+    proven(f"kill -9 of {killed} at every step of a first up: the next up goes on at once")
+
+
+@pytest.mark.parametrize("killed", _KILLED)
+def test_an_up_that_is_killed_at_every_step_loses_no_row(
+    machine: Machine, killed: str, proven: Callable[[str], None]
+) -> None:
+    machine.up()
+    _add_user(machine, "kept@example.com")
+    for step in _RESTART_STEPS:
+        assert machine.type("down").status == 0
+        _kill(machine, _start_up_until(machine, step), _KILLED[killed])
+    machine.up()
+    assert _emails(machine) == ["kept@example.com"]
+    proven(f"kill -9 of {killed} at every step of a later up: the next up works, the row is there")
+
+
+def test_files_that_a_killed_up_left_half_written_do_not_stop_the_next(
+    new_machine: Callable[[], Machine],
+) -> None:
+    machine = new_machine()
+    machine.instance.ensure_folders()
+    home = machine.instance.home
+    (home / "state.json.partial").write_text('{"identity": "', encoding="utf-8")
+    (home / "pgpass").write_text("*:*:*:postgres:of-no-database\n", encoding="utf-8")
+    (home / "initdb.password").write_text("old\n", encoding="utf-8")
+    for folder in ("primary.partial", "replica.partial", "tls.partial"):
+        (home / folder).mkdir()
+        (home / folder / "PG_VERSION").touch()
+    machine.up()
+    assert _emails(machine) == []
+    (home / "state.json.partial").touch()
+    assert machine.type("reset", "--yes").status == 0
+    assert not home.exists()
 
 
 def test_a_lost_replica_is_made_anew(machine: Machine, proven: Callable[[str], None]) -> None:
@@ -404,8 +489,7 @@ def test_without_a_network_the_first_set_up_says_so(
         env=os.environ
         | {
             "CLOUDFLOW_PGBOUNCER": _write_program(tmp_path / "pgbouncer", "PgBouncer 1.24.1"),
-            "MAVEN_OPTS": f"-Dhttps.proxyHost=127.0.0.1 -Dhttps.proxyPort={port} "
-            f"-Dmaven.repo.local={tmp_path / 'repository'}",
+            "MAVEN_OPTS": f"-Dhttps.proxyHost=127.0.0.1 -Dhttps.proxyPort={port}",
         },
         capture_output=True,
         text=True,

@@ -195,7 +195,7 @@ def run_jdbc(address: Address, work: Work, tools: Tools) -> Answers:
     (driver,) = (jar for jar in tools.jars if jar.name.startswith("postgresql-"))
     return _run_program(
         address, work, str(tools.java), "-XX:TieredStopAtLevel=1", "-cp",
-        f"{_ensure_rhino()}:{driver}", "org.mozilla.javascript.tools.shell.Main",
+        f"{ensure_rhino()}:{driver}", "org.mozilla.javascript.tools.shell.Main",
         "-version", "200", str(_PROGRAMS / "jdbc.js"),
     )  # fmt: skip
 
@@ -216,7 +216,7 @@ def _run_program(address: Address, work: Work, *command: str) -> Answers:
     return Answers(right=int(finished.stdout), errors=())
 
 
-def _ensure_rhino() -> Path:
+def ensure_rhino() -> Path:
     """JavaScript for Java, for the tests only."""
     _, artifact, version = _RHINO.split(":")
     jar = TOOLS / "tests" / f"{artifact}-{version}.jar"

@@ -57,3 +57,52 @@ def test_a_migration_without_a_typed_name_is_refused_in_one_line() -> None:
         _make("migration", NAME="this-machine")
     first, *_ = failed.value.stderr.splitlines()
     assert first == "make migration: say what it does: make migration NAME=add_x"
+
+
+def _show_environment(**exported: str) -> dict[str, str]:
+    """The environment of a command that make runs."""
+    shown = _make("--eval=show: ; @env -0", "show", **exported)
+    return dict(item.split("=", maxsplit=1) for item in shown.split("\0") if item)
+
+
+def test_variables_for_other_projects_do_not_reach_our_programs() -> None:
+    habits = [
+        *("PYTHONSAFEPATH", "PYTHONPATH", "PYTHONHOME", "PYTHONOPTIMIZE", "PYTHONINSPECT"),
+        *("PIP_TARGET", "PIP_PREFIX", "PIP_NO_BINARY", "PIP_CONSTRAINT", "PIP_REQUIRE_VIRTUALENV"),
+        *("UV_SYSTEM_PYTHON", "UV_PYTHON", "UV_NO_BINARY", "UV_CONSTRAINT", "UV_EXCLUDE_NEWER"),
+        *("NODE_ENV", "NODE_OPTIONS", "NODE_PATH", "VIRTUAL_ENV"),
+    ]
+    environment = _show_environment(**dict.fromkeys([*habits, "PIP_USER"], "1"))
+    assert not set(habits) & set(environment)
+    assert environment["PIP_USER"] == "0", "pip's configuration files may say 1"
+
+
+def test_variables_that_say_where_packages_come_from_are_kept() -> None:
+    kept = dict.fromkeys(
+        ["PIP_INDEX_URL", "PIP_CERT", "PIP_PROXY", "UV_INDEX_URL", "UV_DEFAULT_INDEX", "PYTHON"],
+        "x",
+    )
+    assert _show_environment(**kept).items() >= kept.items()
+
+
+def test_caches_are_in_the_project_unless_a_person_names_another_folder() -> None:
+    caches = {
+        "PIP_CACHE_DIR": "pip",
+        "UV_CACHE_DIR": "uv",
+        "npm_config_cache": "npm",
+        "JSII_RUNTIME_PACKAGE_CACHE_ROOT": "jsii",
+        "CDK_HOME": "cdk",
+    }
+    shared = dict.fromkeys(caches, "/shared")
+    assert _show_environment(**shared).items() >= shared.items()
+    folders = {name: str(PROJECT / ".local" / "cache" / folder) for name, folder in caches.items()}
+    assert {name: _show_default(name) for name in caches} == folders
+
+
+def _show_default(name: str) -> str:
+    shown = subprocess.run(
+        ["env", f"--unset={name}", "make", "--no-print-directory", "--eval",
+         f"show: ; @echo $${{{name}}}", "show"],
+        cwd=PROJECT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return shown.stdout.strip()
