@@ -55,7 +55,7 @@ def _copy_project(target: Path) -> Path:
     shutil.copytree(
         PROJECT, target, ignore=shutil.ignore_patterns(".*", "node_modules", "cdk.out", "tests")
     )
-    (target / ".npmrc").write_bytes((PROJECT / ".npmrc").read_bytes())
+    shutil.copy2(PROJECT / ".npmrc", target)  # with its time, which make compares
     for folder in ("pgbouncer", "flyway"):
         found = PROJECT / ".local" / "tools" / folder
         if found.exists():
