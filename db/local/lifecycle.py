@@ -11,7 +11,7 @@ from db.local.context import Context
 from db.local.data_directories import copy_primary, initialize_primary
 from db.local.installation import ensure_tools
 from db.local.instance import LocalInstance
-from db.local.migrating import migrate
+from db.local.migrating import migrate_and_reconnect
 from db.local.port_checks import check_port, replace_taken_ports
 from db.local.postgres import Postgres
 from db.local.preparation import prepare_primary
@@ -122,7 +122,7 @@ class _Start:
     def _migrate(self) -> None:
         if not read_schema(self._servers.primary).is_current:
             with self._report.step("migrating the schema"):
-                migrate(self._servers.primary)
+                migrate_and_reconnect(self._servers)
             # A migration can take long, and a server may have ended meanwhile.
             self._processes = find_processes()
 

@@ -135,6 +135,10 @@ class PgBouncer:
             return False
         return True
 
+    def reconnect(self, database: str) -> None:
+        """Replace each server connection of a database name when its transaction has ended."""
+        self.query(f"RECONNECT {database};")
+
     def stop(self) -> None:
         """Stop PgBouncer. Running transactions get a short time to end."""
         stop_pooler(self.context.instance)
