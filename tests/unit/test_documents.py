@@ -45,8 +45,10 @@ _MADE_BY_THE_READER = {
 # Names of PostgreSQL, of drivers and of npm that the code does not use.
 _NAMES_OF_OTHERS = {
     "binary_parameters",
+    "describe_exec",
     "node_modules",
     "pg_advisory_lock",
+    "pg_dump",
     "search_path",
     "statement_timeout",
 }
