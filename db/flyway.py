@@ -8,7 +8,6 @@ from pathlib import Path
 DATABASE_FOLDER = Path(__file__).resolve().parent
 IMAGE_FOLDER = DATABASE_FOLDER / "images" / "flyway"
 CALLBACKS = DATABASE_FOLDER / "callbacks"
-CREATE_ROLES = CALLBACKS / "beforeMigrate__create_roles.sql"
 AUTHORITIES = DATABASE_FOLDER / "certificates" / "rds.pem"  # they sign RDS's certificates
 
 APPLICATION = "flyway"  # the application_name of Flyway's sessions
@@ -70,3 +69,8 @@ def build_environment(*, url: str, user: str, password: str, options: str) -> di
         # The session's time zone is Java's. A migration may write now() to a TIMESTAMP column.
         "TZ": "UTC",
     }
+
+
+def find_callbacks() -> list[Path]:
+    """The SQL files that Flyway runs before the migrations, in its order."""
+    return sorted(CALLBACKS.glob("beforeMigrate__*.sql"))

@@ -51,12 +51,14 @@ _ROLE: _Rule = (re.compile(r"[a-z_]+").fullmatch, "use small letters and _")
 _VERIFIER = re.compile(
     r"SCRAM-SHA-256\$[1-9]\d*:[A-Za-z0-9+/]+=*\$[A-Za-z0-9+/]{43}=:[A-Za-z0-9+/]{43}="
 )
-# What PgBouncer sends after each transaction. PgBouncer ignores an error of this query, and would
-# give the session of one client to the next. With exit_on_error, PostgreSQL ends the session at an
-# error, and PgBouncer opens another. The procedure resets exit_on_error as it resets the rest.
-# db/callbacks/beforeMigrate__create_session_reset.sql makes the procedure. PgBouncer sends at most
-# 500 bytes.
-SESSION_RESET = "SET exit_on_error = on; CLOSE ALL; CALL cloudflow.reset_session()"
+# PgBouncer sends this query after each transaction. PgBouncer ignores an error of the query, and
+# would give the session of one client to the next. With exit_on_error, PostgreSQL ends the session
+# at an error, and PgBouncer opens another. A statement_timeout that the client set must not cancel
+# the rest. db/callbacks/beforeMigrate__create_session_reset.sql makes the procedure, which resets
+# these two settings too. PgBouncer sends at most 500 bytes.
+SESSION_RESET = (
+    "SET exit_on_error = on; SET statement_timeout = 0; CLOSE ALL; CALL cloudflow.reset_session()"
+)
 
 _MARK = re.compile(r"@([A-Za-z0-9_]+)@")
 

@@ -15,7 +15,7 @@ from db.local.drafting import draft_migration
 from db.local.folders import DEFAULT_HOME
 from db.local.installation import ensure_container_tools, ensure_tools
 from db.local.instance import LocalInstance
-from db.local.migrating import migrate
+from db.local.migrating import migrate_and_reconnect
 from db.local.printing import describe_refusal, print_json, print_status
 from db.local.report import CommandError, Report
 from db.local.schema import read_schema
@@ -208,7 +208,7 @@ def _migrate(options: argparse.Namespace, report: Report) -> int:
     with instance.lock():
         if not servers.primary.find():
             raise CommandError("the primary is not running; run make up")
-        print(migrate(servers.primary), end="")
+        print(migrate_and_reconnect(servers), end="")
         schema = read_schema(servers.primary)
     if schema.deploy_refusal:
         report.say(describe_refusal(schema))

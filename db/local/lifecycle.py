@@ -13,7 +13,7 @@ from db.local.context import Context
 from db.local.data_directories import copy_primary, initialize_primary
 from db.local.installation import ensure_tools
 from db.local.instance import LocalInstance
-from db.local.migrating import MigrationError, ensure_roles, migrate
+from db.local.migrating import MigrationError, migrate_and_reconnect, run_callbacks
 from db.local.port_checks import check_port, replace_taken_ports
 from db.local.postgres import Postgres
 from db.local.preparation import prepare_primary
@@ -138,10 +138,10 @@ class _Start:
             return
         with self._report.step("migrating the schema"):
             try:
-                migrate(primary)
+                migrate_and_reconnect(self._servers)
             except MigrationError as error:
                 self.migration_error = error
-                ensure_roles(primary)
+                run_callbacks(primary)
         # A migration can take long, and a server may have ended meanwhile.
         self._processes = find_processes()
 

@@ -1,18 +1,49 @@
 """Runs Flyway against the primary."""
 
+import time
+
 from db import flyway, roles
-from db.flyway import CREATE_ROLES
-from db.local.access import DEV_DATABASE, DEV_USER, OWNER
+from db.local.access import DEV_DATABASE, DEV_READONLY_DATABASE, DEV_USER, OWNER
 from db.local.client import Target, query
 from db.local.extensions import allowed_extensions
 from db.local.postgres import Postgres
 from db.local.programs import run
 from db.local.report import CommandError
 from db.local.schema import Schema, read_schema
+from db.local.servers import Servers
+
+_REPLAY_SECONDS = 10
 
 
 class MigrationError(CommandError):
     """Why the schema is not migrated. `detail` is Flyway's output."""
+
+
+def migrate_and_reconnect(servers: Servers) -> str:
+    """Apply the pending migrations, then renew the pool's server connections.
+
+    A statement that was prepared before a migration can fail with "cached plan must not change
+    result type" for as long as its server connection lives. Clients do not notice the renewal.
+    Migrations before a failed one stay applied, so the connections are renewed then too. Returns
+    Flyway's output. Raises MigrationError with the whole output.
+    """
+    try:
+        return migrate(servers.primary)
+    finally:
+        if servers.pool.find() and servers.pool.is_answering():
+            servers.pool.reconnect(DEV_DATABASE)
+            # A connection that is made before the replica has the migration would be outdated too.
+            _wait_for_replay(servers.primary)
+            servers.pool.reconnect(DEV_READONLY_DATABASE)
+
+
+def _wait_for_replay(primary: Postgres) -> None:
+    """Wait until the replicas that stream have replayed all that is written now."""
+    now = primary.query("SELECT pg_current_wal_lsn() AS lsn")[0]["lsn"]
+    behind = f"SELECT pid FROM pg_stat_replication WHERE replay_lsn < '{now}'"
+    deadline = time.monotonic() + _REPLAY_SECONDS
+    while primary.query(behind) and time.monotonic() < deadline:
+        time.sleep(0.02)
 
 
 def migrate(primary: Postgres) -> str:
@@ -37,18 +68,16 @@ def migrate(primary: Postgres) -> str:
     return output
 
 
-def ensure_roles(primary: Postgres) -> None:
-    """Make the missing roles with Flyway's callback. Clients can then log in.
+def run_callbacks(primary: Postgres) -> None:
+    """Make the missing roles and the session reset with Flyway's callbacks. Clients can then work.
 
-    Flyway runs its callback too, but not if it refuses a file before.
+    Flyway runs its callbacks too, but not if it refuses a file before.
     """
-    query(
-        primary.context,
-        CREATE_ROLES.read_text(encoding="utf-8"),
-        Target(
-            port=primary.port, user=OWNER, database=DEV_DATABASE, options=_build_options(primary)
-        ),
+    target = Target(
+        port=primary.port, user=OWNER, database=DEV_DATABASE, options=_build_options(primary)
     )
+    for path in flyway.find_callbacks():
+        query(primary.context, path.read_text(encoding="utf-8"), target)
 
 
 def build_run(primary: Postgres) -> tuple[list[str], dict[str, str]]:

@@ -169,6 +169,10 @@ class PgBouncer:
         """True for a PgBouncer that runs. `make up` has asked is_answering before."""
         return True
 
+    def reconnect(self, database: str) -> None:
+        """Replace each server connection of a database name when its transaction has ended."""
+        self.query(f"RECONNECT {database};")
+
     def stop(self) -> None:
         """Stop PgBouncer. Running transactions get a short time to end."""
         stop_pooler(self.context.instance)

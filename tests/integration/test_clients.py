@@ -12,6 +12,7 @@ import pytest
 
 from db.local.tools import Tools
 from tests.support import drivers
+from tests.support.dirty_clients import dirty_clients
 from tests.support.drivers import Address, Answers, Work
 from tests.support.pgbouncer_tasks import PgBouncerStarter
 
@@ -43,7 +44,8 @@ def test_a_client_with_its_defaults_gets_only_right_answers(
     service: PgBouncerStarter, tools: Tools, driver: str, proven: Callable[[str], None]
 ) -> None:
     pooler, work = service.start(settings={"default_pool_size": _SERVERS}), _build_work(driver)
-    answers = _DRIVERS[driver](pooler.address, work, tools)
+    with dirty_clients(pooler.address) as dirt:
+        answers = _DRIVERS[driver](pooler.address, work, tools)
     logins = re.findall(r"login attempt: db=\w+ user=app tls=(\S+)", pooler.run.output())
     assert answers == Answers(right=work.asked, errors=())
     with pooler.connect() as connection:
@@ -54,11 +56,13 @@ def test_a_client_with_its_defaults_gets_only_right_answers(
     assert sorted(row[0] for row in rows) == work.committed
     assert prepared
     assert prepared[0] > 0
+    assert dirt.statements
     proven(
         f"{driver}, defaults ({' and '.join(sorted(set(logins)))} of {len(logins)} logins): "
         f"{answers.right:,} of {work.asked:,} tagged answers right, {len(rows)} of "
         f"{len(work.committed)} committed rows there and no rolled-back one, on {_SERVERS} "
-        f"servers; {prepared[0]} statements prepared on one"
+        f"servers; {prepared[0]} statements prepared on one; meanwhile other clients left state "
+        f"behind {dirt.statements:,} times"
     )
 
 

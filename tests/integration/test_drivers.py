@@ -1,18 +1,16 @@
 """Drivers that prepare statements by themselves get the right answers through localhost's pool."""
 
-import secrets
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from db.local.instance import LocalInstance
 from tests.support import drivers
+from tests.support.dirty_clients import dirty_clients
 from tests.support.drivers import Address, Answers, Work
-from tests.support.machine import Machine, choose_port
+from tests.support.machine import Machine
+from tests.support.pools import second_pool
 
 _DRIVERS: dict[str, Callable[[Address, Work], Answers]] = {
     "psycopg": drivers.run_psycopg,
@@ -26,56 +24,62 @@ def _get_address(machine: Machine) -> Address:
     return found | {"database": found.pop("dbname"), "port": machine.port}
 
 
-@contextmanager
-def _pool_without_prepared_statements(machine: Machine, home: Path) -> Generator[Address]:
-    """A second PgBouncer before the same servers, whose ini has max_prepared_statements = 0.
-
-    All clients share two servers. A client that prepares a statement meets another's names at once.
-    """
-    home.mkdir()
-    instance = LocalInstance(home=home)
-    instance.ensure_folders()
-    instance.write_state(machine.instance.read_state())
-    servers = machine.servers
-    settings = replace(
-        servers.pool.settings,
-        listen_port=choose_port(),
-        auth_file=str(instance.auth_file),
-        default_pool_size=2,
-    )
-    pool = replace(
-        servers.pool, context=replace(servers.pool.context, instance=instance), settings=settings
-    )
-    files = pool.render()
-    # PgBouncerSettings refuses 0. Of a setting that stands twice, PgBouncer takes the last value.
-    files[instance.pooler_ini] += "max_prepared_statements = 0\n"
-    for path, text in files.items():
-        instance.write(path, text, mode=0o600)
-    try:
-        pool.start()
-        yield _get_address(replace(machine, port=settings.listen_port))
-    finally:
-        pool.stop()
-
-
 @pytest.mark.parametrize("driver", _DRIVERS)
 def test_a_driver_with_its_defaults_gets_every_answer_right(
     shared_machine: Machine, driver: str, proven: Callable[[str], None]
 ) -> None:
-    answers = _DRIVERS[driver](_get_address(shared_machine), _WORK)
+    address = _get_address(shared_machine)
+    with dirty_clients(address) as dirt:
+        answers = _DRIVERS[driver](address, _WORK)
     assert answers == Answers(right=_WORK.asked, errors=())
-    proven(f"{driver}, defaults: {answers.right:,} of {_WORK.asked:,} tagged answers right")
+    assert dirt.statements
+    proven(
+        f"{driver}, defaults: {answers.right:,} of {_WORK.asked:,} tagged answers right, while "
+        f"other clients left state behind {dirt.statements:,} times"
+    )
 
 
 @pytest.mark.parametrize("driver", _DRIVERS)
 def test_the_same_without_prepared_statement_support_fails(
     shared_machine: Machine, servers_folder: Path, driver: str, proven: Callable[[str], None]
 ) -> None:
-    home = servers_folder / f"{driver}-{secrets.token_hex(4)}"
-    with _pool_without_prepared_statements(shared_machine, home) as address:
-        answers = _DRIVERS[driver](address, _WORK)
+    # Clients share two servers. One that prepares a statement meets another's names at once.
+    with second_pool(
+        shared_machine,
+        servers_folder,
+        added={"max_prepared_statements": 0},  # PgBouncerSettings refuses 0
+        default_pool_size=2,
+    ) as pool:
+        answers = _DRIVERS[driver](_get_address(pool), _WORK)
     assert answers.right < _WORK.asked
     proven(
         f"{driver}, max_prepared_statements = 0 (the control): "
         f"{_WORK.asked - answers.right:,} of {_WORK.asked:,} wrong or missing"
     )
+
+
+@pytest.mark.parametrize("is_reset", [True, False], ids=["reset", "no reset"])
+def test_a_driver_that_binds_in_a_second_transaction_is_refused_and_never_answered_wrongly(
+    shared_machine: Machine, servers_folder: Path, *, is_reset: bool, proven: Callable[[str], None]
+) -> None:
+    """As lib/pq without binary_parameters, pgx in describe_exec, and pg8000 in autocommit."""
+    work = Work(name="", rounds=20)
+    with second_pool(
+        shared_machine, servers_folder, default_pool_size=3, is_session_reset=is_reset
+    ) as pool:
+        counted = drivers.run_two_transactions(pool.address(), work)
+    assert counted.total() == work.asked
+    assert (counted["wrong"] > 0) is not is_reset
+    if is_reset:
+        assert counted["26000"] > 0
+    proven(
+        f"Parse and Bind in two transactions, {'reset' if is_reset else 'no reset (the control)'}: "
+        f"{counted['wrong']:,} of {work.asked:,} answers wrong, {counted['26000']:,} refused with "
+        "26000"
+    )
+
+
+def test_the_same_driver_inside_a_transaction_is_right(shared_machine: Machine) -> None:
+    work = Work(name="", rounds=5)
+    counted = drivers.run_two_transactions(shared_machine.address(), work, is_in_transaction=True)
+    assert counted == {"right": work.asked}

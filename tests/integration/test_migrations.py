@@ -11,9 +11,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import psycopg
 import pytest
 
-from db.local.access import DEV_DATABASE, SUPERUSER
+from db.local.access import DEV_DATABASE, DEV_READONLY_DATABASE, SUPERUSER
 from db.local.commands import NOT_MIGRATED
 from db.migrations import FOLDER as MIGRATIONS_FOLDER
 from db.migrations import find_migrations
@@ -374,3 +375,39 @@ def test_a_mended_migration_is_applied_and_usable_at_once(
     psql = checkout.type("psql", "-XAtc", "INSERT INTO plans VALUES (1) RETURNING id")
     assert psql.output.splitlines()[0] == "1", psql.errors
     proven("a mended migration and a CREATE INDEX CONCURRENTLY apply; the app can use them at once")
+
+
+@pytest.mark.parametrize("command", ["migrate", "up"])
+@pytest.mark.parametrize("database", [DEV_DATABASE, DEV_READONLY_DATABASE])
+def test_prepared_statements_go_on_working_after_a_migration(
+    checkout: Machine, command: str, database: str
+) -> None:
+    """A client that stays connected, and new ones, read all columns of a table that changed."""
+    query = "SELECT * FROM workflows WHERE id = gen_random_uuid()"
+
+    def connect() -> psycopg.Connection:
+        return psycopg.connect(checkout.address(database), autocommit=True, prepare_threshold=0)
+
+    with connect() as staying:
+        columns = len(staying.execute(query).description or ())
+        (checkout.instance.migrations / f"V{_NEXT}__probe.sql").write_text(
+            "SET LOCAL lock_timeout = '500ms';\nALTER TABLE workflows ADD COLUMN probe text;\n",
+            encoding="utf-8",
+        )
+        finished = checkout.type(command)
+        assert finished.status == 0, finished.errors
+        for _ in range(3):
+            assert len(staying.execute(query).description or ()) == columns + 1
+            with connect() as new:
+                assert len(new.execute(query).description or ()) == columns + 1
+
+
+def test_the_control_without_new_server_connections_fails(checkout: Machine) -> None:
+    query = "SELECT * FROM workflows WHERE id = gen_random_uuid()"
+    with psycopg.connect(checkout.address(), autocommit=True, prepare_threshold=0) as connection:
+        connection.execute(query)
+        checkout.servers.primary.query(
+            "ALTER TABLE workflows ADD COLUMN probe text", database=DEV_DATABASE
+        )
+        with pytest.raises(psycopg.errors.FeatureNotSupported, match="cached plan"):
+            connection.execute(query)

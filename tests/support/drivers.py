@@ -8,6 +8,7 @@ import asyncio
 import hashlib
 import os
 import subprocess
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, ExitStack, suppress
@@ -18,7 +19,7 @@ from typing import Any
 import asyncpg
 import psycopg
 import sqlalchemy
-from psycopg import sql
+from psycopg import pq, sql
 from sqlalchemy.exc import SQLAlchemyError
 
 from db.flyway import DATABASE_FOLDER
@@ -185,6 +186,40 @@ def run_sqlalchemy(address: Address, work: Work) -> Answers:
         return _run_in_threads(lambda client: _ask_sqlalchemy(engine, work, client), work)
     finally:
         engine.dispose()
+
+
+def run_two_transactions(
+    address: str, work: Work, *, is_in_transaction: bool = False
+) -> Counter[str]:
+    """Clients that send Parse and Sync, then Bind, all with the unnamed statement.
+
+    Outside a transaction, PgBouncer sees two transactions. Counts the answers by "right", "wrong"
+    or the SQL state of the refusal.
+    """
+
+    def run(client: int) -> Counter[str]:
+        counted = Counter[str]()
+        connection = pq.PGconn.connect(address.encode())
+        for turn in range(work.rounds):
+            if is_in_transaction:
+                connection.exec_(b"BEGIN")
+            for tag in work.tags(client):
+                connection.prepare(b"", f"SELECT '{tag} ' || $1::text".encode())
+                result = connection.exec_prepared(b"", [str(turn).encode()])
+                counted[_judge(result, f"{tag} {turn}")] += 1
+            if is_in_transaction:
+                connection.exec_(b"COMMIT")
+        connection.finish()
+        return counted
+
+    with ThreadPoolExecutor(work.clients) as threads:
+        return sum(threads.map(run, range(work.clients)), Counter[str]())
+
+
+def _judge(result: pq.abc.PGresult, expected: str) -> str:
+    if result.status == pq.ExecStatus.TUPLES_OK:
+        return "right" if result.get_value(0, 0) == expected.encode() else "wrong"
+    return (result.error_field(pq.DiagnosticField.SQLSTATE) or b"no SQL state").decode()
 
 
 def run_node(address: Address, work: Work) -> Answers:

@@ -46,8 +46,10 @@ _MADE_BY_THE_READER = {
 _NAMES_OF_OTHERS = {
     "binary_parameters",
     "default_transaction_read_only",
+    "describe_exec",
     "node_modules",
     "pg_advisory_lock",
+    "pg_dump",
     "search_path",
     "statement_timeout",
 }
