@@ -51,7 +51,8 @@ def test_all_clients_that_512_mib_allow_are_held_with_tls_on_20_servers_and_one_
     with allowing_descriptors(_LIMITS.database) as count:
         # Each client of this test is a descriptor of the test and one of PgBouncer.
         pooler = service.start(
-            settings={"max_db_client_connections": count, "query_wait_timeout": 120}
+            settings={"max_db_client_connections": count, "query_wait_timeout": 120},
+            memory_mib=STAGING.pooler_memory_mib,
         )
         factory = ClientFactory(**pooler.address)
         before = _read_memory_kib(pooler)
@@ -68,13 +69,16 @@ def test_all_clients_that_512_mib_allow_are_held_with_tls_on_20_servers_and_one_
             assert servers == pgbouncer.PgBouncerSettings.default_pool_size == 20
             after_queries = _read_memory_kib(pooler)
             run_on_all(clients[:1000], _prepare)
+            assert pooler.run.is_running()
             # Memory that a thousand clients take for their statements, scaled to all clients.
             statements = (_read_memory_kib(pooler) - after_queries) * count // 1000
     costs = [(kib - before) / count for kib in (at_rest, after_queries, after_queries + statements)]
     assert costs[-1] < pgbouncer.CLIENT_KIB
     assert after_queries + statements < STAGING.pooler_memory_mib * 1024
+    assert pooler.run.is_running(), "the kernel kills a container that takes more than 512 MiB"
     proven(
-        f"{count:,} clients with TLS were held and answered on {servers} servers; PgBouncer took "
+        f"{count:,} clients with TLS were held and answered on {servers} servers in a container of "
+        f"{STAGING.pooler_memory_mib} MiB; PgBouncer took "
         f"{after_queries // 1024} MiB: {costs[0]:.1f} KiB a client at rest, {costs[1]:.1f} after "
         f"a query each, {costs[2]:.1f} with {_STATEMENTS} prepared statements; one more client is "
         f"told: {refused.value}"

@@ -168,19 +168,23 @@ def start(
     mounts: Mapping[Path, str],
     scratch: Mapping[str, str],
     descriptors: int,
+    memory_mib: int | None = None,
     command: Sequence[str] = (),
     user: str,
     output: Path,
 ) -> subprocess.Popen[bytes]:
     """Run a container as Fargate runs a task: read-only root, no capabilities, the image's user.
 
-    Its environment is passed by name, so that no value is in the process list.
+    Its environment is passed by name, so that no value is in the process list. With `memory_mib`
+    the kernel kills a container that takes more memory, as Fargate does.
     """
+    memory_options = ("--memory", "--memory-swap") if memory_mib else ()
     with output.open("ab") as file:
         return subprocess.Popen(
             [
                 *_build_podman(), "run", "--rm", f"--name={name}", *_PROCESSES, f"--user={user}",
                 f"--ulimit=nofile={descriptors}:{descriptors}",
+                *(f"{option}={memory_mib}m" for option in memory_options),
                 f"--add-host={HOST}:127.0.0.1",
                 *([f"--stop-signal={image.stop_signal}"] if image.stop_signal else []),
                 "--read-only", "--read-only-tmpfs=false", "--cap-drop=all",

@@ -96,6 +96,7 @@ class PgBouncerStarter:
         authority: Authority | None = None,
         settings: Mapping[str, str | int] | None = None,
         mounts: Mapping[Path, str] | None = None,
+        memory_mib: int | None = None,
         **changed: str,
     ) -> RunningPgBouncer:
         """Start a task that listens. `changed` are variables with other values.
@@ -116,6 +117,7 @@ class PgBouncerStarter:
                 "SERVER_PASSWORD": server_password or self.server_password,
             },
             mounts={trusted: AUTHORITIES} | dict(mounts or {}),
+            memory_mib=memory_mib,
         )
         run.wait_for("process up")
         return RunningPgBouncer(run=run, port=port, password=password)

@@ -81,6 +81,7 @@ def starting(folder: Path) -> Generator[Start]:
             secret_values: Mapping[str, str],
             mounts: Mapping[Path, str],
             command: tuple[str, ...] = (),
+            memory_mib: int | None = None,
         ) -> Run:
             """Start a container with exactly the variables that the definition names."""
             assert environment.keys() == get_environment(container).keys()
@@ -95,6 +96,7 @@ def starting(folder: Path) -> Generator[Start]:
                 mounts=mounts,
                 scratch=dict(_find_scratch(container)),
                 descriptors=_find_descriptors(container),
+                memory_mib=memory_mib,
                 command=command,
                 user=container["User"],
                 output=log,
