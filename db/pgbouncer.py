@@ -53,12 +53,9 @@ _VERIFIER = re.compile(
 )
 # PgBouncer sends this query after each transaction. PgBouncer ignores an error of the query, and
 # would give the session of one client to the next. With exit_on_error, PostgreSQL ends the session
-# at an error, and PgBouncer opens another. A statement_timeout that the client set must not cancel
-# the rest. db/callbacks/beforeMigrate__create_session_reset.sql makes the procedure, which resets
-# these two settings too. PgBouncer sends at most 500 bytes.
-SESSION_RESET = (
-    "SET exit_on_error = on; SET statement_timeout = 0; CLOSE ALL; CALL cloudflow.reset_session()"
-)
+# at an error, and PgBouncer opens another. The procedure resets exit_on_error too.
+# db/callbacks/beforeMigrate__create_session_reset.sql makes it. PgBouncer sends at most 500 bytes.
+SESSION_RESET = "SET exit_on_error = on; CLOSE ALL; CALL cloudflow.reset_session()"
 
 _MARK = re.compile(r"@([A-Za-z0-9_]+)@")
 

@@ -20,7 +20,7 @@ BEGIN
     BEGIN
         -- Only statements of SQL's PREPARE. PgBouncer still needs the statements that it prepared.
         FOR prepared IN
-            SELECT s.name FROM pg_catalog.pg_prepared_statements AS s WHERE s.from_sql
+            SELECT s.name FROM pg_catalog.pg_prepared_statement() AS s WHERE s.from_sql
         LOOP
             EXECUTE pg_catalog.format('DEALLOCATE %I', prepared);
         END LOOP;

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from types import FrameType
 
 from db.local.report import CommandError, Report
-from tests.bench import instances, serving, starting, synthesizing
+from tests.bench import instances, resetting, serving, starting, synthesizing
 from tests.bench.figures import Table, render
 
 _INTERRUPTED = 130  # 128 + SIGINT, as a shell says it
@@ -22,6 +22,7 @@ _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # These share one database. `starting` makes databases of its own.
 _SERVING: dict[str, Callable[[serving.Servers, Report], Table]] = {
     "logins": serving.measure_logins,
+    "reset": resetting.measure,
     "greedy": serving.measure_greedy,
     "many": serving.measure_many,
 }

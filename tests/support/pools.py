@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from db.local.instance import LocalInstance
+from db.local.pooler import PgBouncer
+from db.local.servers import Servers
 from tests.support.machine import Machine, choose_port
 
 
@@ -21,6 +23,22 @@ def second_pool(
 ) -> Generator[Machine]:
     """Start a second PgBouncer. Its Machine has another port, and the same servers.
 
+    `changed` and `added` are those of start_second_pool().
+    """
+    with start_second_pool(machine.servers, folder, added=added, **changed) as pool:
+        yield replace(machine, port=pool.settings.listen_port)
+
+
+@contextmanager
+def start_second_pool(
+    servers: Servers,
+    folder: Path,
+    *,
+    added: Mapping[str, str | int] | None = None,
+    **changed: Any,  # noqa: ANN401
+) -> Generator[PgBouncer]:
+    """Start a second PgBouncer, and stop it when the block ends.
+
     `changed` are fields of PgBouncerSettings. `added` are lines at the end of pgbouncer.ini, for
     values that PgBouncerSettings refuses: of a setting that stands twice, PgBouncer takes the last.
     """
@@ -28,8 +46,7 @@ def second_pool(
     home.mkdir()
     instance = LocalInstance(home=home)
     instance.ensure_folders()
-    instance.write_state(machine.instance.read_state())
-    servers = machine.servers
+    instance.write_state(servers.pool.context.instance.read_state())
     settings = replace(
         servers.pool.settings,
         listen_port=choose_port(),
@@ -46,6 +63,6 @@ def second_pool(
         instance.write(path, text, mode=0o600)
     try:
         pool.start()
-        yield replace(machine, port=settings.listen_port)
+        yield pool
     finally:
         pool.stop()

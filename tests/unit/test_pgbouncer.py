@@ -58,8 +58,7 @@ max_client_conn = 15360
 max_prepared_statements = 200
 ; After each transaction the server connection is as if new. Without this, the next client gets the
 ; settings, temporary tables and locks that the last client left.
-server_reset_query = SET exit_on_error = on; SET statement_timeout = 0; CLOSE ALL; \
-CALL cloudflow.reset_session()
+server_reset_query = SET exit_on_error = on; CLOSE ALL; CALL cloudflow.reset_session()
 server_reset_query_always = 1
 ; The JDBC driver sends this parameter at login. PgBouncer refuses parameters that it does not know.
 ignore_startup_parameters = extra_float_digits
