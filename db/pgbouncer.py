@@ -212,6 +212,9 @@ class PgBouncerSettings:
     # Whether a server connection is as if new after each transaction. False: what one client leaves
     # behind reaches the next (docs/pooling.md).
     is_session_reset: bool = True
+    # Whether a search_path of the login is ignored. PgBouncer 1.26, which AWS runs, accepts one and
+    # loses it after the first transaction. Older versions refuse such a login, which is better.
+    is_search_path_ignored: bool = False
 
     # An idle transaction ends before the clients that wait for its server connection are refused.
     query_wait_timeout_seconds: int = 15
@@ -348,8 +351,7 @@ max_client_conn = {settings.max_client_conn}
 ; With 0, a driver that prepares statements by itself can run another client's statement.
 max_prepared_statements = {settings.max_prepared_statements}
 {_render_reset(settings)}\
-; The JDBC driver sends this parameter at login. PgBouncer refuses parameters that it does not know.
-ignore_startup_parameters = extra_float_digits
+{_render_ignored(settings)}\
 
 ; A client that waits longer than this for a server connection gets an error.
 query_wait_timeout = {settings.query_wait_timeout_seconds}
@@ -387,6 +389,19 @@ def _render_reset(settings: PgBouncerSettings) -> str:
 server_reset_query = {SESSION_RESET}
 server_reset_query_always = 1
 """
+
+
+def _render_ignored(settings: PgBouncerSettings) -> str:
+    lines = [
+        "; The JDBC driver sends extra_float_digits at login. PgBouncer refuses other unknown parameters.",
+        "ignore_startup_parameters = extra_float_digits",
+    ]
+    if settings.is_search_path_ignored:
+        lines[1:1] = [
+            "; This version accepts search_path, and would lose it after the first transaction."
+        ]
+        lines[-1] += ", search_path"
+    return "\n".join(lines) + "\n"
 
 
 def _render_socket(settings: PgBouncerSettings) -> str:

@@ -87,6 +87,7 @@ def build_pgbouncer_settings(settings: EnvironmentSettings) -> pgbouncer.PgBounc
         key=pgbouncer.KEY,
         is_client_tls_required=settings.is_client_tls_required,
         is_session_reset=settings.is_session_reset,
+        is_search_path_ignored=True,
     )
 
 

@@ -60,7 +60,7 @@ max_prepared_statements = 200
 ; settings, temporary tables and locks that the last client left.
 server_reset_query = SET exit_on_error = on; CLOSE ALL; CALL cloudflow.reset_session()
 server_reset_query_always = 1
-; The JDBC driver sends this parameter at login. PgBouncer refuses parameters that it does not know.
+; The JDBC driver sends extra_float_digits at login. PgBouncer refuses other unknown parameters.
 ignore_startup_parameters = extra_float_digits
 
 ; A client that waits longer than this for a server connection gets an error.
@@ -317,3 +317,9 @@ def test_a_console_without_a_password_is_on_a_socket_that_only_its_own_user_reac
     text = render_ini(replace(_POOLER, socket_folder="/run/pgbouncer"))
     assert "\nunix_socket_dir = /run/pgbouncer\nunix_socket_mode = 0700\n" in text
     assert "unix_socket_mode" not in render_ini(_POOLER)
+
+
+def test_a_search_path_of_the_login_is_ignored_where_pgbouncer_would_lose_it() -> None:
+    text = render_ini(replace(_POOLER, is_search_path_ignored=True))
+    assert "ignore_startup_parameters = extra_float_digits, search_path\n" in text
+    assert "search_path" not in render_ini(_POOLER)
