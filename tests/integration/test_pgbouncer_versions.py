@@ -125,7 +125,7 @@ def test_a_search_path_of_the_login_does_not_last_on_aws(
         assert {_show(client, "search_path") for _ in range(3)} == {'"$user", public'}
     proven(
         "a search_path of the login is lost after the first transaction if connections are reset; "
-        "after a SET it is another client's if they are not; as deployed it is ignored from the start"
+        "after a SET it is another client's if they are not; as deployed it is ignored"
     )
 
 
