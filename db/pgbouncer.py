@@ -393,8 +393,7 @@ server_reset_query_always = 1
 
 def _render_ignored(settings: PgBouncerSettings) -> str:
     lines = [
-        "; The JDBC driver sends extra_float_digits at login. PgBouncer refuses parameters that it "
-        "does not know.",
+        "; PgBouncer refuses parameters that it does not know. The JDBC driver sends this one at login.",
         "ignore_startup_parameters = extra_float_digits",
     ]
     if settings.is_search_path_ignored:

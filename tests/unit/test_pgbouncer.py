@@ -60,7 +60,7 @@ max_prepared_statements = 200
 ; settings, temporary tables and locks that the last client left.
 server_reset_query = SET exit_on_error = on; CLOSE ALL; CALL cloudflow.reset_session()
 server_reset_query_always = 1
-; The JDBC driver sends extra_float_digits at login. PgBouncer refuses parameters that it does not know.
+; PgBouncer refuses parameters that it does not know. The JDBC driver sends this one at login.
 ignore_startup_parameters = extra_float_digits
 
 ; A client that waits longer than this for a server connection gets an error.
