@@ -393,7 +393,8 @@ server_reset_query_always = 1
 
 def _render_ignored(settings: PgBouncerSettings) -> str:
     lines = [
-        "; PgBouncer refuses parameters that it does not know. The JDBC driver sends this one at login.",
+        "; PgBouncer refuses parameters that it does not know. The JDBC driver sends this one "
+        "at login.",
         "ignore_startup_parameters = extra_float_digits",
     ]
     if settings.is_search_path_ignored:

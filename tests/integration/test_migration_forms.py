@@ -204,7 +204,7 @@ def _assert_owner_is_ordinary(checkout: Machine) -> None:
     (row,) = _ask(
         checkout,
         "SELECT rolsuper, (SELECT count(*) FROM pg_event_trigger) AS triggers,"
-        " (SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'cloudflow%') AS schemas"
+        " (SELECT count(*) FROM pg_namespace WHERE nspname = 'cloudflow_localhost') AS schemas"
         f" FROM pg_roles WHERE rolname = '{OWNER}'",
     )
     assert row == {"rolsuper": "f", "triggers": "0", "schemas": "0"}

@@ -184,12 +184,19 @@ def test_without_the_reset_the_next_client_finds_it(pools: Pools, name: str) -> 
 
 @pytest.mark.parametrize("is_reset", [True, False], ids=["reset", "no reset"])
 def test_every_leak_on_the_task_of_aws(
-    service: PgBouncerStarter, *, is_reset: bool, proven: Callable[[str], None]
+    service: PgBouncerStarter,
+    pgbouncer_version: str,
+    *,
+    is_reset: bool,
+    proven: Callable[[str], None],
 ) -> None:
     settings = {"default_pool_size": 1} | ({} if is_reset else {"server_reset_query_always": 0})
     pooler = service.start(settings=settings)
     leaked = [name for name in _IMPORTANT_LEAKS if _is_leaking(pooler, _LEAKS[name])]
-    assert leaked == ([] if is_reset else list(_IMPORTANT_LEAKS))
+    # From 1.26 on, PgBouncer itself gives each client its own read-only default.
+    kept_apart = {"read-only default"} if pgbouncer_version >= "1.26" else set()
+    expected = [name for name in _IMPORTANT_LEAKS if name not in kept_apart]
+    assert leaked == ([] if is_reset else expected)
     if is_reset:
         proven(f"on AWS's task, of {', '.join(_IMPORTANT_LEAKS)}: nothing reaches the next client")
 
