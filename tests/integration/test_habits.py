@@ -26,7 +26,8 @@ _CLOSED_HOME = "/proc"  # not even root can make a folder there
 _OWNED_BY_MAKE = (
     "CLOUDFLOW_HOME", "CLOUDFLOW_PORT", "MAKEFLAGS", "MAKELEVEL", "MFLAGS",
     # The make that runs the tests exports its own caches.
-    "CDK_HOME", "JSII_RUNTIME_PACKAGE_CACHE_ROOT", "PIP_CACHE_DIR", "UV_CACHE_DIR", "npm_config_cache",
+    "CDK_HOME", "JSII_RUNTIME_PACKAGE_CACHE_ROOT", "PIP_CACHE_DIR", "UV_CACHE_DIR",
+    "npm_config_cache",
 )  # fmt: skip
 
 # Each would break `make` if it reached our programs.

@@ -2,17 +2,24 @@
 
 from xdist.scheduler import LoadScopeScheduling
 
-# The files that take longest come first, so that no worker is left alone with one at the end.
+# The files that take longest come first, so that no worker is left alone with one at the end. The
+# first files need no image, so that no worker waits on a machine that has to build the images.
 _LONGEST_FIRST = (
-    "test_failover.py",
     "test_lifecycle.py",
+    "test_migrations.py",
+    "test_many_clients.py",
+    "test_failover.py",
     "test_deploys.py",
     "test_hostile_clients.py",
-    "test_replacing.py",
     "test_rehearsal.py",
-    "test_clients.py",
     "test_pooler_task.py",
-    "test_migrations.py",
+    "test_clients.py",
+    "test_replacing.py",
+    "test_habits.py",
+    "test_roles.py",
+    "test_pooler_metrics.py",
+    "test_pooling.py",
+    "test_session_reset.py",
     "test_drivers.py",
 )
 
