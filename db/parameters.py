@@ -35,8 +35,8 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
         name="max_connections",
         value="300",
-        why="100 for PgBouncer (db/pgbouncer.py), 100 for the second PgBouncer that a rolling "
-        "deployment starts, the rest for migrations and people. A replica must not have fewer",
+        why="the connection budget of every environment fits into it (stacks/settings/budget.py), and "
+        "the memory of the smallest instance class has room for it. A replica must not have fewer",
     ),
     Parameter(
         name="idle_in_transaction_session_timeout",

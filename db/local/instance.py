@@ -103,7 +103,7 @@ class LocalInstance:
         except PermissionError:
             raise CommandError(
                 f"{self.home} belongs to another user, or to root; run the command as that user, "
-                "or choose another folder with --home"
+                "or set CLOUDFLOW_HOME or --home to another folder"
             ) from None
         except (ValueError, TypeError, KeyError) as error:
             raise CommandError(
@@ -177,29 +177,29 @@ class LocalInstance:
             is_ours = self.exists() or self._lock_file.exists()
             if not is_ours and any(self.home.iterdir()):
                 raise CommandError(
-                    f"{self.home} holds other things; name a new or empty folder with --home"
+                    f"{self.home} holds other things; set CLOUDFLOW_HOME or --home to a new or empty folder"
                 )
         except OSError as error:
             raise CommandError(
-                f"{error.filename}: {error.strerror}; choose another folder with --home"
+                f"{error.filename}: {error.strerror}; set CLOUDFLOW_HOME or --home to another folder"
             ) from None
 
     def _check_home(self) -> None:
         if set(str(self.home)) & set("'\"\\\n"):
             raise CommandError(
-                f"{self.home} has a quote, a backslash or a line break in its name; choose another "
-                "folder with --home"
+                f"{self.home} has a quote, a backslash or a line break in its name; set "
+                "CLOUDFLOW_HOME or --home to another folder"
             )
         for folder in self.home.parents:
             if not self._can_enter(folder):
                 raise CommandError(
                     f"the servers run as user {self.account.name}, who may not enter {folder}; run "
-                    f"chmod a+x {folder}, or choose another folder with --home"
+                    f"chmod a+x {folder}, or set CLOUDFLOW_HOME or --home to another folder"
                 )
         self._check_owner()
         if not os.access(self.home, os.W_OK | os.X_OK):
             raise CommandError(
-                f"this user may not write to {self.home}; choose another folder with --home"
+                f"this user may not write to {self.home}; set CLOUDFLOW_HOME or --home to another folder"
             )
 
     def _check_owner(self) -> None:

@@ -73,7 +73,10 @@ def test_a_deploy_without_migrations_is_refused(tmp_path: Path) -> None:
             "notes.txt: this is no migration's name; a deploy lists only V{version}",
         ),
         (["V1__a.sql", "V1__b.sql"], "V1__b.sql: V1__a.sql has version 1 too; give one of the two"),
-        (["V1__a.sql", "V3__c.sql"], "V3__c.sql: version 3 stands where 2 is due; number"),
+        (
+            ["V1__a.sql", "V3__c.sql"],
+            "V3__c.sql: the version is 3, and the next one must be 2; number",
+        ),
         (
             ["V1__a.sql", "R__view.sql"],
             "R__view.sql: this is no migration's name; a deploy lists only V{v",
@@ -82,7 +85,10 @@ def test_a_deploy_without_migrations_is_refused(tmp_path: Path) -> None:
             ["V1__a.sql", "V2__b.SQL"],
             "V2__b.SQL: this is no migration's name; a deploy lists only V{v",
         ),
-        (["V1__a.sql", "V1.1__b.sql"], "V1.1__b.sql: version 1.1 stands where 2 is due; number"),
+        (
+            ["V1__a.sql", "V1.1__b.sql"],
+            "V1.1__b.sql: the version is 1.1, and the next one must be 2; number",
+        ),
         (
             ["V1__a.sql", "V2__b.sql.conf"],
             "V2__b.sql.conf: this is no migration's name; a deploy lists only V{version}",
