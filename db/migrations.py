@@ -127,6 +127,6 @@ def _check_numbers(folder: Path, found: Iterable[Migration]) -> None:
             )
         if migration.version != str(expected):
             raise ValueError(
-                f"{shown}: the version is {migration.version}, and the next one must be {expected}; "
-                "number migrations 1, 2, 3 without a gap"
+                f"{shown}: the version is {migration.version}, and the next one must be "
+                f"{expected}; number migrations 1, 2, 3 without a gap"
             )

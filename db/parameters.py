@@ -35,8 +35,9 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
         name="max_connections",
         value="300",
-        why="the connection budget of every environment fits into it (stacks/settings/budget.py), and "
-        "the memory of the smallest instance class has room for it. A replica must not have fewer",
+        why="the connection budget of every environment fits into it "
+        "(stacks/settings/budget.py), and the memory of the smallest instance class has room for "
+        "it. A replica must not have fewer",
     ),
     Parameter(
         name="idle_in_transaction_session_timeout",

@@ -177,11 +177,13 @@ class LocalInstance:
             is_ours = self.exists() or self._lock_file.exists()
             if not is_ours and any(self.home.iterdir()):
                 raise CommandError(
-                    f"{self.home} holds other things; set CLOUDFLOW_HOME or --home to a new or empty folder"
+                    f"{self.home} holds other things; set CLOUDFLOW_HOME or --home to an "
+                    "empty folder"
                 )
         except OSError as error:
             raise CommandError(
-                f"{error.filename}: {error.strerror}; set CLOUDFLOW_HOME or --home to another folder"
+                f"{error.filename}: {error.strerror}; set CLOUDFLOW_HOME or --home to another "
+                "folder"
             ) from None
 
     def _check_home(self) -> None:
@@ -199,7 +201,8 @@ class LocalInstance:
         self._check_owner()
         if not os.access(self.home, os.W_OK | os.X_OK):
             raise CommandError(
-                f"this user may not write to {self.home}; set CLOUDFLOW_HOME or --home to another folder"
+                f"this user may not write to {self.home}; set CLOUDFLOW_HOME or --home to another "
+                "folder"
             )
 
     def _check_owner(self) -> None:

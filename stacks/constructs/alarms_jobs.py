@@ -96,8 +96,8 @@ def add_backup_age_alarm(
             command=f"aws rds describe-db-instance-automated-backups --region {alarms.region} "
             f"--db-instance-identifier {names.primary(settings)} --query "
             "'DBInstanceAutomatedBackups[].[Status,RestoreWindow.LatestTime]'",
-            waiting="Until this is fixed, a restore in this region goes back to this recovery point. "
-            "The replica in this region is not affected.",
+            waiting="Until this is fixed, a restore in this region goes back to this recovery "
+            "point. The replica in this region is not affected.",
             anchor="backup-age",
         ),
     )
