@@ -185,7 +185,7 @@ def test_a_user_without_a_name_can_synthesize_and_is_told_why_not_more(
     if not (_can_others_enter(PROJECT) and _can_others_enter(Path(sys.executable).resolve())):
         become += ("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")
     try:
-        refused = _make(project, "up", wrapper=become, HOME="/")
+        refused = _make(project, "up", f"PORT={choose_port()}", wrapper=become, HOME="/")
         assert refused.status == 2
         first, *_ = refused.errors.splitlines()
         assert first == (
