@@ -122,7 +122,7 @@ diff:    ## what a deploy would change; ENV=staging
 deploy:  ## cdk deploy of one environment; ENV=staging, ARGS=--no-rollback
 diff deploy: .venv/.complete node_modules/.complete
 	@test -n "$(ENV)" || { echo "make $@: say which environment: make $@ ENV=staging" >&2; exit 2; }
-	@stacks=$$(.venv/bin/python -c 'import sys; from stacks.settings import names; print(names.all_stacks(sys.argv[1]))' "$(ENV)") \
+	@stacks=$$(.venv/bin/python -m stacks.commands.find_stacks "$(ENV)") \
 	    && $(IN_VENV) node_modules/.bin/cdk $@ "$$stacks" $(ARGS)
 
 rotate: .venv/.complete ## give the application a new password; ENV=staging, LOGIN=app_b

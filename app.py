@@ -26,6 +26,8 @@ except ValueError as error:
     sys.exit(str(error))
 except TypeError as error:  # a setting is missing, or its name is wrong
     sys.exit(f"stacks/environments.py: {error}")
+if not isinstance(ENVIRONMENTS, tuple):
+    sys.exit("stacks/environments.py: ENVIRONMENTS is no tuple; end one environment with a comma")
 
 
 def build_stacks(

@@ -25,6 +25,7 @@ from db.local.status import Status, read_lag_bytes, read_status
 
 _STREAMING_SECONDS = 30  # after a pause, a replica first replays the WAL that it already has
 _CATCH_UP_SECONDS = 1
+_ROUTE_SECONDS = 5
 
 
 def bring_up(instance: LocalInstance, report: Report, *, port: int | None = None) -> Status:
@@ -201,22 +202,40 @@ class _Start:
         }
         for address in pool.settings.listen_addresses:
             for database, server in routes.items():
-                rows = query(
-                    pool.context,
-                    "SELECT current_setting('cluster_name') AS name",
-                    Target(
-                        host=address,
-                        port=pool.settings.listen_port,
-                        user=DEV_USER,
-                        database=database,
-                    ),
+                target = Target(
+                    host=address,
+                    port=pool.settings.listen_port,
+                    user=DEV_USER,
+                    database=database,
                 )
-                if rows[0]["name"] != server.cluster_name:
+                name = self._ask_name(target)
+                if name != server.cluster_name:
                     raise CommandError(
                         f"{database} at {address}:{pool.settings.listen_port} leads to "
-                        f"{rows[0]['name'] or 'another server'}, not to {server.cluster_name}; run "
-                        "make down and make up"
+                        f"{name or 'another server'}, not to {server.cluster_name}; run make down "
+                        "and make up"
                     )
+
+    def _ask_name(self, target: Target) -> str:
+        """The name of the server that answers. Raises CommandError if none answers for a while.
+
+        After a server was down, PgBouncer repeats the old error until it has tried again
+        (server_login_retry).
+        """
+        deadline = time.monotonic() + _ROUTE_SECONDS
+        while True:
+            try:
+                rows = query(
+                    self._servers.pool.context,
+                    "SELECT current_setting('cluster_name') AS name",
+                    target,
+                )
+            except CommandError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.2)
+            else:
+                return rows[0]["name"]
 
     def _is_running(self, server: Server) -> bool:
         return server.find(self._processes) is not None

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -120,6 +121,19 @@ def test_a_killed_primary_comes_back_with_every_committed_row(
     assert _emails(machine) == ["committed@example.com"]
     assert machine.running()["primary"] != postmaster
     proven("a primary killed with SIGKILL is recovered by up, its committed row kept")
+
+
+def test_up_works_at_once_although_pgbouncer_remembers_that_the_primary_was_down(
+    machine: Machine, proven: Callable[[str], None]
+) -> None:
+    machine.up()
+    os.kill(machine.running()["primary"], signal.SIGKILL)
+    with closing(psycopg.connect(machine.address(), autocommit=True)) as waiting:
+        waiting.pgconn.send_query(b"SELECT 1")
+        time.sleep(1.5)  # PgBouncer has tried to log in, and remembers the error
+        machine.up()
+    assert _emails(machine) == []
+    proven("a primary that was killed while a client connected is brought up by one make up")
 
 
 def test_a_stale_pid_file_is_cleared_and_the_process_it_names_is_left_alone(
