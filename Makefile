@@ -82,7 +82,7 @@ check: .venv/.complete node_modules/.complete ## lint, and the tests that need n
 	@$(MAKE) --no-print-directory --jobs=3 lint check-unit check-synth
 
 # The CDK's tests run in two processes. Each process loads the CDK for a second, so more cost time.
-check-unit check-synth: PYTEST := $(IN_VENV) .venv/bin/python -m pytest --no-header
+check-unit check-synth: PYTEST := $(IN_VENV) .venv/bin/python -u -m pytest --no-header
 check-unit: .venv/.complete
 	@$(PYTEST) tests/unit
 check-synth: .venv/.complete node_modules/.complete
@@ -92,7 +92,7 @@ check-synth: .venv/.complete node_modules/.complete
 WORKERS := 4
 test: .venv/.complete node_modules/.complete ## run all tests; ARGS='-k pooler' for some, ARGS=-n0 to debug
 	@$(PYTHON) -m db.local tools --containers
-	@$(IN_VENV) .venv/bin/python -m pytest --numprocesses=$(WORKERS) $(ARGS)
+	@$(IN_VENV) .venv/bin/python -u -m pytest --numprocesses=$(WORKERS) $(ARGS)
 
 lint: .venv/.complete ## formatting, lint and types
 	@.venv/bin/ruff format --check
