@@ -20,7 +20,9 @@ _SERVED_BY = "make status"  # the first command of the block that uses a running
 
 def _type(command: str, machine: Machine) -> subprocess.CompletedProcess[str]:
     """Type a line of a document into a shell, for a database in another folder and on its port."""
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "CLOUDFLOW_"))}
+    # The make that runs the tests exports its own variables, ARGS among them.
+    foreign = ("MAKE", "CLOUDFLOW_", "ARGS")
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(foreign)}
     return subprocess.run(
         ["bash", "-c", command],
         cwd=PROJECT,

@@ -24,7 +24,7 @@ _NO_DATABASE = "db.local: there is no development database in "
 _UNNAMED = 12345  # a user id that /etc/passwd does not list
 _CLOSED_HOME = "/proc"  # not even root can make a folder there
 _OWNED_BY_MAKE = (
-    "CLOUDFLOW_HOME", "CLOUDFLOW_PORT", "MAKEFLAGS", "MAKELEVEL", "MFLAGS",
+    "ARGS", "CLOUDFLOW_HOME", "CLOUDFLOW_PORT", "MAKEFLAGS", "MAKELEVEL", "MFLAGS",
     # The make that runs the tests exports its own caches.
     "CDK_HOME", "JSII_RUNTIME_PACKAGE_CACHE_ROOT", "PIP_CACHE_DIR", "UV_CACHE_DIR",
     "npm_config_cache",

@@ -14,7 +14,8 @@ def _make(*arguments: str, **exported: str) -> str:
     inherited = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith("MAKE") and name not in ("PORT", "YES", "NAME", "CLOUDFLOW_PORT")
+        if not name.startswith("MAKE")
+        and name not in ("ARGS", "PORT", "YES", "NAME", "CLOUDFLOW_PORT")
     }
     return subprocess.run(
         ["make", "--no-print-directory", *arguments],
