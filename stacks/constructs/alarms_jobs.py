@@ -37,45 +37,41 @@ def add_migration_alarm(
 
 
 def add_password_alarms(alarms: Alarms, settings: EnvironmentSettings) -> None:
-    _add_rotation(alarms, settings)
-    _add_renewal(alarms, settings)
-
-
-def _add_rotation(alarms: Alarms, settings: EnvironmentSettings) -> None:
-    function = names.rotation_function(settings)
-    alarms.add(
+    _add_function_alarm(
+        alarms,
         "rotation-failed",
-        _count_errors(function),
-        ABOVE,
-        0,
-        periods=1,
-        missing=_NOT_BREACHING,
-        text=AlarmText(
-            problem="The rotation of PgBouncer's password failed.",
-            command=_render_log_command(alarms, function),
-            waiting="PgBouncer goes on with its present password, and no client notices. The "
-            "password gets older than 30 days.",
-            anchor="rotation-failed",
-        ),
+        names.rotation_function(settings),
+        problem="The rotation of PgBouncer's password failed.",
+        waiting="PgBouncer goes on with its present password, and no client notices. The "
+        "password gets older than 30 days.",
+    )
+    _add_function_alarm(
+        alarms,
+        "renewal-failed",
+        names.renewal_function(settings),
+        problem="The function that replaces PgBouncer's tasks after a password change failed.",
+        waiting="The tasks go on with the old passwords. A client with a new password is "
+        "refused. The next rotation changes the password that the tasks still use, and "
+        "PgBouncer can then not log in to PostgreSQL.",
     )
 
 
-def _add_renewal(alarms: Alarms, settings: EnvironmentSettings) -> None:
-    function = names.renewal_function(settings)
+def _add_function_alarm(
+    alarms: Alarms, subject: str, function: str, *, problem: str, waiting: str
+) -> None:
+    """An alarm for each error of a Lambda function. The log of the function says more."""
     alarms.add(
-        "renewal-failed",
+        subject,
         _count_errors(function),
         ABOVE,
         0,
         periods=1,
         missing=_NOT_BREACHING,
         text=AlarmText(
-            problem="The function that replaces PgBouncer's tasks after a password change failed.",
-            command=_render_log_command(alarms, function),
-            waiting="The tasks go on with the old passwords. A client with a new password is "
-            "refused. The next rotation changes the password that the tasks still use, and "
-            "PgBouncer can then not log in to PostgreSQL.",
-            anchor="renewal-failed",
+            problem=problem,
+            command=f"aws logs tail /aws/lambda/{function} --region {alarms.region} --since 2h",
+            waiting=waiting,
+            anchor=subject,
         ),
     )
 
@@ -112,7 +108,3 @@ def _count_errors(function: str) -> cloudwatch.Metric:
         period=FIVE_MINUTES,
         label=f"errors of {function}",
     )
-
-
-def _render_log_command(alarms: Alarms, function: str) -> str:
-    return f"aws logs tail /aws/lambda/{function} --region {alarms.region} --since 2h"
