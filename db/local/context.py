@@ -1,4 +1,4 @@
-"""What every step of a command needs."""
+"""The instance, the tools and the state, which every step of a command uses."""
 
 from dataclasses import dataclass
 

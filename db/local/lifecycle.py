@@ -29,7 +29,7 @@ _ROUTE_SECONDS = 5
 
 
 def bring_up(instance: LocalInstance, report: Report, *, port: int | None = None) -> Status:
-    """Start, migrate and check everything. What already runs correctly is left alone.
+    """Start, migrate and check everything. A server that already runs correctly is left alone.
 
     If Flyway refuses or fails, the servers run on with the schema as it is, and the status says
     so. Raises CommandError for any other failure. The servers that this call started are then

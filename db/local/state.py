@@ -1,4 +1,4 @@
-"""What a development database remembers between commands: its ports and its passwords."""
+"""The ports and passwords of a development database, kept between commands."""
 
 import secrets
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from db.local.ports import find_free_port
 
 @dataclass(frozen=True, kw_only=True)
 class State:
-    """What a development database remembers. The first `make up` writes it to a file.
+    """The ports and passwords of a development database. The first `make up` writes them to a file.
 
     `identity` is a random name, and each server reports it. `make up` checks it, so it notices a
     server of someone else on the same port.
