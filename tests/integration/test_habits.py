@@ -287,3 +287,17 @@ def test_git_gives_every_file_the_line_endings_of_linux(
 def _git(*arguments: str, cwd: Path = PROJECT) -> None:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
     subprocess.run(["git", *arguments], cwd=cwd, env=environment, check=True)
+
+
+def test_containers_run_from_a_folder_with_a_long_path(tmp_path: Path) -> None:
+    project = tmp_path / ("long" * 30) / "project"
+    ignored = shutil.ignore_patterns("__pycache__", "snapshots")
+    for folder in ("db", "tests/support"):
+        shutil.copytree(PROJECT / folder, project / folder, ignore=ignored)
+    (project / "tests" / "__init__.py").touch()
+    code = "from tests.support import containers; print(containers._run('images'), end='')"
+    finished = subprocess.run(
+        [sys.executable, "-c", code], cwd=project, capture_output=True, text=True, check=False
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout.startswith("REPOSITORY")

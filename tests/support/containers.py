@@ -23,7 +23,10 @@ from db.local.report import Report
 
 PROJECT = Path(__file__).resolve().parents[2]
 # Podman's store records its own path. A checkout that was moved gets another store.
-_STORE = PROJECT / ".local" / "containers" / hashlib.sha256(bytes(PROJECT)).hexdigest()[:8]
+_OWN = hashlib.sha256(bytes(PROJECT)).hexdigest()[:8]
+_STORE = PROJECT / ".local" / "containers" / _OWN
+# Podman refuses a path of more than 50 characters here. The checkout's own path may be longer.
+_RUN = Path("/run/cloudflow-tests") / _OWN
 _BASE = "docker.io/library/debian:trixie-slim"
 _LAYERS_LIVE = "720h"  # then packages are installed again, with their security updates
 
@@ -62,7 +65,7 @@ def _build_podman() -> list[str]:
     return [
         *_ROOT, "podman", f"--storage-driver={driver}", *options, "--runtime=runc",
         "--cgroup-manager=cgroupfs",
-        f"--root={_STORE / driver / 'storage'}", f"--runroot={_STORE / driver / 'run'}",
+        f"--root={_STORE / driver / 'images'}", f"--runroot={_RUN / driver}",
     ]  # fmt: skip
 
 
