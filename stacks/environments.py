@@ -19,6 +19,7 @@ These settings have a default. To change one, add it to an environment:
     task_cpu_architecture="ARM64"
     is_migrated_at_deploy=True     False: a person runs Flyway
     is_recovery_promoted=False     True: the recovery region takes over, for good
+    is_recovery_completed=False    True: a second deploy, after the promotion
     recovery_pooler_tasks=0        PgBouncer tasks there before it takes over
 
 A Region may also have existing_vpc, client_cidrs and associated_vpcs.

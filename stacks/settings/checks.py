@@ -38,6 +38,7 @@ def check_settings(settings: "EnvironmentSettings") -> None:
     _check_instances(settings)
     _check_windows(settings)
     _check_pooler(settings)
+    _check_recovery(settings)
     if settings.name == "production":
         _check_production(settings)
 
@@ -310,6 +311,15 @@ def _check_pooler(settings: "EnvironmentSettings") -> None:
         f"use 1 to {settings.pooler_query_wait_timeout_seconds - 1}, less than "
         "pooler_query_wait_timeout_seconds, so that an idle transaction ends before the clients "
         "that wait for it are refused",
+    )
+
+
+def _check_recovery(settings: "EnvironmentSettings") -> None:
+    _refuse_unless(
+        settings.is_recovery_promoted or not settings.is_recovery_completed,
+        settings,
+        "is_recovery_completed",
+        "use False until is_recovery_promoted=True is deployed",
     )
 
 

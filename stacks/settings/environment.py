@@ -130,6 +130,9 @@ class EnvironmentSettings:
     is_migrated_at_deploy: bool = True
     # Whether the recovery region has taken over. It cannot be undone (docs/runbook.md).
     is_recovery_promoted: bool = False
+    # Whether what the promoted region needs for good is added to it. Set it in a second deploy,
+    # after the promotion, so that nothing of it can delay or fail the promotion.
+    is_recovery_completed: bool = False
     # The number of PgBouncer tasks in the recovery region before it takes over, for a drill.
     recovery_pooler_tasks: int = 0
 

@@ -69,6 +69,7 @@ def test_the_file_to_edit_lists_every_setting_that_has_a_default() -> None:
         ("pooler_idle_transaction_timeout_seconds", 0, "use 1 to 14, less than"),
         ("pooler_query_wait_timeout_seconds", 9, "use 10 or more"),
         ("recovery_pooler_tasks", 4, "use 0 to pooler_tasks_maximum (3)"),
+        ("is_recovery_completed", True, "use False until is_recovery_promoted=True is deployed"),
     ],
 )
 def test_a_wrong_value_is_refused_with_its_remedy(setting: str, value: object, remedy: str) -> None:
