@@ -116,7 +116,7 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
         name="pg_stat_statements.track_utility",
         value="0",
-        why="with 1 it would store the plaintext of ALTER USER … PASSWORD at a rotation",
+        why="with 1 it would store the statement of a rotation, with the verifier of the password",
     ),
     Parameter(
         name="track_io_timing", value="1", why="EXPLAIN (BUFFERS) then shows the time spent on I/O"
@@ -142,7 +142,7 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
         name="log_statement",
         value="none",
-        why="with ddl it would log the plaintext of ALTER USER … PASSWORD at a rotation",
+        why="with ddl it would log the statement of a rotation, with the verifier of the password",
     ),
     # Set by RDS (RDS User Guide, "Working with parameters"; seen in default.postgres15)
     Parameter(

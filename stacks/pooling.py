@@ -42,6 +42,8 @@ class PoolingStack(BaseStack):
         )
         # After a promotion the old primary's data is out of date. PgBouncer must not serve it.
         is_serving = not settings.is_recovery_promoted
+        imported = self._import_secrets(secrets)
+        imported_key = kms.Key.from_key_arn(self, "Key", key.key_arn)
         self.pgbouncer = PgBouncerService(
             self,
             "Pooler",
@@ -54,11 +56,12 @@ class PoolingStack(BaseStack):
                 writer=primary.db_instance_endpoint_address,
                 readers=tuple(replica.db_instance_endpoint_address for replica in replicas),
             ),
-            secrets=self._import_secrets(secrets),
-            key=kms.Key.from_key_arn(self, "Key", key.key_arn),
+            secrets=imported,
+            key=imported_key,
             tasks=settings.pooler_tasks if is_serving else 0,
             tasks_maximum=settings.pooler_tasks_maximum if is_serving else 0,
         )
+        # The old primary still accepts writes, and its passwords must stay as they are too.
         if is_serving:
             PasswordRotation(
                 self,
@@ -66,8 +69,11 @@ class PoolingStack(BaseStack):
                 settings=settings,
                 network=network,
                 database_group=database_group,
-                key=key,
-                secrets=secrets,
+                host=primary.db_instance_endpoint_address,
+                pooler=imported.server,
+                master=import_secret(self, "MasterSecret", secrets.master),
+                key=imported_key,
+                copy_region=settings.recovery.name,
             )
 
     def _import_secrets(self, secrets: DatabaseSecrets) -> PgBouncerSecrets:

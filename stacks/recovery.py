@@ -10,7 +10,7 @@ from constructs import Construct
 from db.roles import POOLER_USERS
 from stacks.constructs.alarms import Alarms
 from stacks.constructs.alarms_instances import add_instance_alarms, add_primary_alarms
-from stacks.constructs.alarms_jobs import add_backup_age_alarm
+from stacks.constructs.alarms_jobs import add_backup_age_alarm, add_rotation_alarm
 from stacks.constructs.alarms_pgbouncer import add_pgbouncer_alarms
 from stacks.constructs.backup_age import add_backup_age
 from stacks.constructs.base_stack import BaseStack
@@ -21,10 +21,11 @@ from stacks.constructs.instances import build_replica
 from stacks.constructs.monitored_instance import MonitoredInstance
 from stacks.constructs.network import DatabaseNetwork
 from stacks.constructs.parameter_group import build_parameter_group
+from stacks.constructs.password_rotation import PasswordRotation
 from stacks.constructs.pgbouncer_service import PgBouncerService
 from stacks.constructs.pgbouncer_task import DatabaseHosts, PgBouncerSecrets
 from stacks.settings import budget, names
-from stacks.settings.access import CLIENT_USERS
+from stacks.settings.access import CLIENT_USERS, MASTER_USER
 from stacks.settings.environment import EnvironmentSettings
 
 
@@ -64,6 +65,9 @@ class RecoveryStack(BaseStack):
             else settings.recovery_pooler_tasks
         )
         pgbouncer = self._build_pgbouncer(settings, schema_version, shared, replica, tasks)
+        # A promotion must not wait for IAM, so this comes with a second deploy.
+        if settings.is_recovery_completed:
+            self._build_rotation(settings, shared, replica)
         backup_age = add_backup_age(self, settings)
         self._build_monitoring(settings, pgbouncer, tasks, backup_age)
 
@@ -141,6 +145,34 @@ class RecoveryStack(BaseStack):
             ),
         )
 
+    def _build_rotation(
+        self,
+        settings: EnvironmentSettings,
+        shared: SharedResources,
+        replica: rds.IDatabaseInstance,
+    ) -> PasswordRotation:
+        rotated = {
+            construct_id: secretsmanager.Secret.from_secret_name_v2(
+                self, construct_id, names.secret(settings, user)
+            )
+            for construct_id, user in {
+                "RotatedPoolerSecret": POOLER_USERS[0],
+                "RotatedMasterSecret": MASTER_USER,
+            }.items()
+        }
+        return PasswordRotation(
+            self,
+            "Rotation",
+            settings=settings,
+            network=shared.network,
+            database_group=shared.security_group,
+            host=replica.db_instance_endpoint_address,
+            pooler=rotated["RotatedPoolerSecret"],
+            master=rotated["RotatedMasterSecret"],
+            key=shared.key,
+            copy_region="",
+        )
+
     def _build_monitoring(
         self,
         settings: EnvironmentSettings,
@@ -160,6 +192,8 @@ class RecoveryStack(BaseStack):
         further_graphs: list[Graph] = []
         if settings.is_recovery_promoted:
             add_primary_alarms(alarms, instance)
+            if settings.is_recovery_completed:
+                add_rotation_alarm(alarms, settings)
         else:
             add_backup_age_alarm(alarms, settings, backup_age)
             further_graphs.append(("Age of the recovery point, s", [backup_age]))

@@ -37,22 +37,25 @@ def add_migration_alarm(
 
 
 def add_password_alarms(alarms: Alarms, settings: EnvironmentSettings) -> None:
-    _add_function_alarm(
-        alarms,
-        "rotation-failed",
-        names.rotation_function(settings),
-        problem="The rotation of PgBouncer's password failed.",
-        waiting="PgBouncer goes on with its present password, and no client notices. The "
-        "password gets older than 30 days.",
-    )
+    add_rotation_alarm(alarms, settings)
     _add_function_alarm(
         alarms,
         "renewal-failed",
         names.renewal_function(settings),
         problem="The function that replaces PgBouncer's tasks after a password change failed.",
         waiting="The tasks go on with the old passwords. A client with a new password is "
-        "refused. The next rotation changes the password that the tasks still use, and "
-        "PgBouncer can then not log in to PostgreSQL.",
+        "refused. The next rotation refuses to change the password that the tasks still use.",
+    )
+
+
+def add_rotation_alarm(alarms: Alarms, settings: EnvironmentSettings) -> None:
+    _add_function_alarm(
+        alarms,
+        "rotation-failed",
+        names.rotation_function(settings),
+        problem="The rotation of PgBouncer's password or of the master's failed.",
+        waiting="Clients notice nothing. If the master's rotation stopped half way, Flyway cannot "
+        "log in and a deploy with migrations fails.",
     )
 
 

@@ -39,7 +39,12 @@ class SecretKeys:
 def build_master_secret(
     scope: Construct, settings: EnvironmentSettings, keys: SecretKeys
 ) -> secretsmanager.Secret:
-    """The master user's secret. RDS adds host and port to it (SecretTargetAttachment)."""
+    """The master user's secret. RDS adds host and port to it (SecretTargetAttachment).
+
+    The instance has a dynamic reference to the password, without a version. So a deploy does not
+    undo a rotation. CloudFormation resolves the reference to the current version, and after a
+    rotation PostgreSQL has the password of that version: docs/design.md.
+    """
     return _build_secret(scope, "MasterSecret", settings, keys, {"username": MASTER_USER})
 
 
@@ -73,7 +78,7 @@ def build_pooler_secret(
     primary: rds.IDatabaseInstance,
     master: secretsmanager.ISecret,
 ) -> secretsmanager.Secret:
-    """PgBouncer's secret, with the fields that Secrets Manager's rotation function reads."""
+    """PgBouncer's secret, with the fields that AWS's tools for PostgreSQL read."""
     return _build_secret(
         scope,
         "PoolerSecret",
@@ -82,8 +87,7 @@ def build_pooler_secret(
         {
             "username": POOLER_USERS[0],
             "engine": "postgres",
-            # The rotation function needs the same host as in the master's secret. With another
-            # host it calls the RDS API, and the VPC has no route to that.
+            # The same host as in the master's secret. The rotation writes it into each version.
             "host": primary.db_instance_endpoint_address,
             "port": PORT,
             "dbname": DATABASE,
@@ -146,7 +150,7 @@ def _build_secret(
     acknowledge(
         secret,
         "AwsSolutions::AwsSolutions-SMG4",
-        "the Pooling stack rotates PgBouncer's password. make rotate changes a client's password "
-        "when its services are ready. A person changes the master's, which only deploys use",
+        "the Pooling stack rotates the passwords of PgBouncer and of the master. make rotate "
+        "changes a client's password when its services are ready",
     )
     return secret

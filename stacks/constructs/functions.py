@@ -1,9 +1,11 @@
 """Lambda functions from stacks/handlers. Each has its own asset, role and log group."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import aws_cdk as cdk
+from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
 from aws_cdk import aws_logs as logs
@@ -12,6 +14,15 @@ from constructs import Construct
 from stacks.constructs.log_groups import build_log_group
 
 HANDLERS = Path(__file__).parents[1] / "handlers"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FunctionPlace:
+    """Where a function runs in a VPC."""
+
+    vpc: ec2.IVpc
+    subnets: list[ec2.ISubnet]
+    group: ec2.ISecurityGroup
 
 
 def build_function(
@@ -24,10 +35,13 @@ def build_function(
     environment: dict[str, str],
     timeout: cdk.Duration,
     statements: Sequence[iam.PolicyStatement],
+    code: lambda_.AssetCode | None = None,
+    place: FunctionPlace | None = None,
 ) -> lambda_.Function:
     """A function that may do what the statements allow, and may write its own log.
 
-    The handler is "folder.module.function", with a folder of stacks/handlers.
+    The handler is "folder.module.function", with a folder of stacks/handlers. Without `code` the
+    asset is that folder. Without a place the function is outside the VPC.
     """
     log_group = build_log_group(scope, f"{construct_id}Log", f"/aws/lambda/{name}")
     role = build_function_role(scope, f"{construct_id}Role", description, log_group)
@@ -41,11 +55,14 @@ def build_function(
         runtime=lambda_.Runtime.PYTHON_3_14,
         architecture=lambda_.Architecture.ARM_64,
         handler=handler,
-        code=build_code(handler),
+        code=code or build_code(handler),
         environment=environment,
         timeout=timeout,
         role=role,
         log_group=log_group,
+        vpc=place.vpc if place else None,
+        vpc_subnets=ec2.SubnetSelection(subnets=place.subnets) if place else None,
+        security_groups=[place.group] if place else None,
     )
 
 

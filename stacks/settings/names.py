@@ -82,7 +82,7 @@ def renewal_function(settings: EnvironmentSettings) -> str:
 
 
 def rotation_function(settings: EnvironmentSettings) -> str:
-    return _fit(f"cloudflow-{settings.name}-pgbouncer-rotation", 64)
+    return _fit(f"cloudflow-{settings.name}-password-rotation", 64)
 
 
 def migrations(settings: EnvironmentSettings) -> str:

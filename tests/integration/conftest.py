@@ -17,6 +17,7 @@ from tests.support.certificates import Authority
 from tests.support.containers import Image
 from tests.support.machine import Machine, choose_port, copy_template
 from tests.support.pgbouncer_tasks import SERVER_USER, PgBouncerStarter
+from tests.support.rotating import LOCAL_HOST
 from tests.support.synthesis import Synthesis
 from tests.support.task_containers import Start, find_container, starting
 from tests.support.tls_servers import Secure, show_certificate
@@ -32,7 +33,7 @@ def secure(template: LocalInstance, servers_folder: Path) -> Generator[Secure]:
     try:
         servers = machine.up()
         for server in (servers.primary, servers.replica):
-            show_certificate(server, *authority.issue(containers.HOST))
+            show_certificate(server, *authority.issue(containers.HOST, LOCAL_HOST))
         yield Secure(machine=machine, authority=authority)
     finally:
         stop_all(machine.instance)

@@ -1,21 +1,23 @@
 """A deploy or a rotated password replaces PgBouncer's tasks. The errors of clients are counted."""
 
 import math
-import secrets
 import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
-from db import roles, scram
+from db import roles
+from stacks.handlers.rotate_password.rotation import RotationRefusedError
 from tests.support import containers
 from tests.support.balancer import Balancer, balancing
 from tests.support.load import Count, Load
 from tests.support.pgbouncer_tasks import PASSWORD, PgBouncerStarter, RunningPgBouncer
+from tests.support.rotating import MASTER, POOLER, deployed_secrets
 
 # About a thirtieth of the deployed times. There a task gets its stop signal 120 s after its target
 # was deregistered, and a client keeps a connection for 90 s at most. The margin is wider here, so
@@ -69,14 +71,6 @@ def _replace(balancer: Balancer, old: list[RunningPgBouncer], new: list[RunningP
         assert pooler.run.wait() == 0
 
 
-def _rotate(service: PgBouncerStarter, user: str) -> str:
-    """Give a user a new password, as the rotation does. The user in use keeps its own."""
-    password = secrets.token_hex(16)
-    verifier = scram.build_verifier(password)
-    service.secure.primary.query(f"ALTER ROLE {user} PASSWORD '{verifier}'")
-    return password
-
-
 def _count(load: Load, pooler: RunningPgBouncer) -> Count:
     with pooler.connect() as connection:
         counted = load.count(connection)
@@ -91,28 +85,51 @@ def balancer() -> Generator[Balancer]:
 
 
 def test_a_rotated_server_password_and_new_tasks_fail_no_transaction(
-    service: PgBouncerStarter, balancer: Balancer, proven: Callable[[str], None]
+    service: PgBouncerStarter,
+    balancer: Balancer,
+    tmp_path: Path,
+    proven: Callable[[str], None],
 ) -> None:
     first, second = roles.POOLER_USERS
-    old = _start_tasks(service, user=first, password=service.server_password)
-    for pooler in old:
+    tasks = _start_tasks(service, user=first, password=service.server_password)
+    for pooler in tasks:
         balancer.register(pooler.port)
-    with _writing(balancer, lifetime_seconds=_LIFETIME_SECONDS) as load:
-        new = _start_tasks(service, user=second, password=_rotate(service, second))
-        _replace(balancer, old, new)
-    used = service.secure.primary.query(
-        "SELECT DISTINCT usename FROM pg_stat_activity WHERE backend_type = 'client backend'"
-        f" AND usename IN ('{first}', '{second}')"
-    )
-    assert [row["usename"] for row in used] == [second]
-    counted = _count(load, new[0])
+    used: list[str] = []
+    with (
+        deployed_secrets(
+            service.secure, tmp_path, pooler_password=service.server_password
+        ) as deployed,
+        _writing(balancer, lifetime_seconds=_LIFETIME_SECONDS) as load,
+    ):
+        for _ in range(2):
+            deployed.rotate(MASTER)
+            content = deployed.rotate(POOLER)
+            with pytest.raises(RotationRefusedError, match="sessions still use"):
+                deployed.rotate(POOLER)  # the tasks are not replaced yet
+            new = _start_tasks(service, user=content["username"], password=content["password"])
+            _replace(balancer, tasks, new)
+            tasks = new
+            load.wait_until_served()
+            used += _find_users(service)
+        deployed.check()
+    assert used == [second, first]
+    counted = _count(load, tasks[0])
     assert (load.failures, counted.lost) == ([], ())
     assert counted.acknowledged > 100
     proven(
-        f"both tasks replaced, from {first} to {second} with a new password: "
-        f"{counted.acknowledged:,} "
-        "transactions of clients that renew their connections in time, 0 failed, 0 lost"
+        f"two rotations of the master's password and of PgBouncer's, and both tasks replaced twice,"
+        f" from {first} to {second} and back: {counted.acknowledged:,} transactions of clients "
+        "that renew their connections in time, 0 failed, 0 lost"
     )
+
+
+def _find_users(service: PgBouncerStarter) -> list[str]:
+    """The users with which PgBouncer is logged in."""
+    rows = service.secure.primary.query(
+        "SELECT DISTINCT usename FROM pg_stat_activity WHERE backend_type = 'client backend'"
+        f" AND usename IN {roles.POOLER_USERS}"
+    )
+    return [row["usename"] for row in rows]
 
 
 def test_clients_that_never_renew_lose_no_acknowledged_row(

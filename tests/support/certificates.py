@@ -27,12 +27,15 @@ class Authority:
         )
         self.certificate = certificate.public_bytes(serialization.Encoding.PEM).decode()
 
-    def issue(self, host: str, *, is_expired: bool = False) -> tuple[str, str]:
-        """A key and a certificate for a host's name, in PEM."""
+    def issue(self, host: str, *others: str, is_expired: bool = False) -> tuple[str, str]:
+        """A key and a certificate for the names of a host, in PEM."""
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = (
             self._begin(_name(host), key, is_expired=is_expired)
-            .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
+            .add_extension(
+                x509.SubjectAlternativeName([x509.DNSName(name) for name in (host, *others)]),
+                critical=False,
+            )
             .sign(self._key, hashes.SHA256())
         )
         pem = key.private_bytes(

@@ -1,7 +1,6 @@
 """The stacks of each environment, and PgBouncer's resources in them."""
 
 import json
-import string
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,6 @@ import pytest
 
 import app
 from db.migrations import read_migrations
-from db.parameters import rds_parameters
 from db.pgbouncer import render_ini
 from stacks.constructs import pgbouncer_task
 from stacks.environments import ENVIRONMENTS, STAGING
@@ -152,43 +150,6 @@ def test_one_setting_gives_image_and_task_their_architecture(tmp_path_factory: A
             template = json.loads((folder / f"{name}.template.json").read_text(encoding="utf-8"))
             task = only(template, "AWS::ECS::TaskDefinition")
             assert task["RuntimePlatform"]["CpuArchitecture"] == architecture
-
-
-@each_environment
-def test_secrets_manager_rotates_pgbouncers_password_between_two_users(
-    settings: EnvironmentSettings, stack_of: Callable[[EnvironmentSettings, str], Template]
-) -> None:
-    template = stack_of(settings, "Pooling")
-    schedule = only(template, "AWS::SecretsManager::RotationSchedule")
-    assert schedule["RotationRules"] == {"ScheduleExpression": "rate(30 days)"}
-    # A deploy may replace tasks at the same time, so it must not start a rotation.
-    assert schedule["RotateImmediatelyOnUpdate"] is False
-    hosted = schedule["HostedRotationLambda"]
-    assert hosted["RotationType"] == "PostgreSQLMultiUser"
-    assert hosted["ExcludeCharacters"] == string.punctuation
-    assert {hosted[name]["Fn::GetStackOutput"]["StackName"] for name in _OF_DATABASE} == {
-        names.stack(settings, "Database")
-    }
-    database = stack_of(settings, "Database")
-    ((primary, _),) = (
-        (name, found)
-        for name, found in find(database, "AWS::RDS::DBInstance").items()
-        if found["DBInstanceIdentifier"] == names.primary(settings)
-    )
-    (content,) = (
-        json.dumps(secret["GenerateSecretString"]["SecretStringTemplate"])
-        for secret in find(database, "AWS::SecretsManager::Secret").values()
-        if secret["Name"] == names.secret(settings, "pgbouncer")
-    )
-    # With another host the rotation function calls the RDS API, which the VPC cannot reach.
-    assert json.dumps({"Fn::GetAtt": [primary, "Endpoint.Address"]}) in content
-    for name in ("username", "password", "masterarn", "dbname", "engine"):
-        assert name in content or name == "password"
-    assert rds_parameters()["log_statement"] == "none"
-    assert rds_parameters()["pg_stat_statements.track_utility"] == "0"
-
-
-_OF_DATABASE = ("MasterSecretArn", "MasterSecretKmsKeyArn", "KmsKeyArn")
 
 
 @each_environment

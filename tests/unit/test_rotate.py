@@ -5,6 +5,7 @@ import os
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 
 import boto3
 import pytest
@@ -100,3 +101,53 @@ def test_make_rotate_passes_on_what_was_typed(typed: list[str], given: list[str]
     ).stdout
     *_, command = shown.splitlines()
     assert shlex.split(command) == [".venv/bin/python", "-m", "stacks.commands.rotate", *given]
+
+
+def _promote(monkeypatch: pytest.MonkeyPatch) -> None:
+    promoted = replace(STAGING, is_recovery_promoted=True)
+    monkeypatch.setattr(rotate, "ENVIRONMENTS", (promoted,))
+
+
+def _make_copied_secret() -> None:
+    boto3.client("secretsmanager").create_secret(
+        Name=names.secret(STAGING, "app"),
+        SecretString=json.dumps({"username": "app", "password": "old"}),
+        AddReplicaRegions=[{"Region": STAGING.recovery.name}],
+    )
+
+
+def _read_password(region: str) -> str:
+    secrets = boto3.client("secretsmanager", region_name=region)
+    content = secrets.get_secret_value(SecretId=names.secret(STAGING, "app"))["SecretString"]
+    return str(json.loads(content)["password"])
+
+
+@pytest.mark.usefixtures("aws")
+def test_after_a_promotion_the_password_changes_in_the_recovery_region(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for region in (STAGING.primary.name, STAGING.recovery.name):
+        # Two secrets without a link, as stop-replication-to-replica leaves them.
+        boto3.client("secretsmanager", region_name=region).create_secret(
+            Name=names.secret(STAGING, "app"), SecretString='{"password": "old"}'
+        )
+    _promote(monkeypatch)
+    rotate.main(["staging"])
+    assert _read_password(STAGING.primary.name) == "old"
+    assert _read_password(STAGING.recovery.name) != "old"
+
+
+@pytest.mark.usefixtures("aws")
+def test_a_copy_is_not_rotated_and_the_line_names_the_command_that_ends_the_copying(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _make_copied_secret()
+    _promote(monkeypatch)
+    with pytest.raises(SystemExit) as stopped:
+        rotate.main(["staging"])
+    assert str(stopped.value) == (
+        "make rotate: cloudflow/staging/app in us-west-2 is a copy of the secret in us-east-1; end "
+        "the copying, then repeat: aws secretsmanager stop-replication-to-replica "
+        "--region us-west-2 --secret-id cloudflow/staging/app"
+    )
+    assert _read_password(STAGING.recovery.name) == "old"
