@@ -170,7 +170,7 @@ class RecoveryStack(BaseStack):
             pooler=rotated["RotatedPoolerSecret"],
             master=rotated["RotatedMasterSecret"],
             key=shared.key,
-            copy_region="",
+            copy_region=None,
         )
 
     def _build_monitoring(

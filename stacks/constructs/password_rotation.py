@@ -59,9 +59,9 @@ class PasswordRotation(Construct):
         pooler: secretsmanager.ISecret,
         master: secretsmanager.ISecret,
         key: kms.IKey,
-        copy_region: str,
+        copy_region: str | None,
     ) -> None:
-        """`copy_region` is the region that has a copy of the secrets. After a promotion: empty."""
+        """`copy_region` is the region that has a copy of the secrets, if there is one."""
         super().__init__(scope, construct_id)
         group = build_security_group(self, network, description="Rotation of passwords")
         database = open_database(self, group, database_group, "Rotation to PostgreSQL")
@@ -78,9 +78,9 @@ class PasswordRotation(Construct):
                     "PORT": str(PORT),
                     "DATABASE": DATABASE,
                     "MASTER_SECRET": master.secret_arn,
-                    "COPY_REGION": copy_region,
                     "PASSWORD_LENGTH": str(PASSWORD_LENGTH),
-                },
+                }
+                | ({"COPY_REGION": copy_region} if copy_region else {}),
                 timeout=_TIMEOUT,
                 statements=[
                     *_allow_secrets(self, [pooler, master], key),

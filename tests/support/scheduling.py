@@ -10,6 +10,7 @@ _LONGEST_FIRST = (
     "test_many_clients.py",
     "test_failover.py",
     "test_deploys.py",
+    "test_rotation.py",
     "test_hostile_clients.py",
     "test_rehearsal.py",
     "test_pooler_task.py",

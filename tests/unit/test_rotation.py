@@ -188,7 +188,7 @@ def test_after_the_copy_was_detached_the_old_region_changes_nothing(
     with pytest.raises(RotationRefusedError, match=f"us-west-2 is {state or 'missing'}"):
         rotation.run("createSecret")
     _assert_nothing_changed(client, server, token)
-    replace(rotation, copy_region="").run("createSecret")  # after a promotion there is no copy
+    replace(rotation, copy_region=None).run("createSecret")  # after a promotion there is no copy
 
 
 def test_a_password_that_running_tasks_use_is_not_changed(client: Any, server: _FakeServer) -> None:  # noqa: ANN401

@@ -19,7 +19,7 @@ def handler(event: dict[str, Any], _context: object) -> None:
     """Run one step. The event has the step, the secret's ARN and the id of the new version.
 
     HOST, PORT and DATABASE name the writer. MASTER_SECRET is the ARN or the name of the master's
-    secret. COPY_REGION is the region that has a copy of the secrets, or empty.
+    secret. COPY_REGION is the region that has a copy of the secrets, if there is one.
     """
     client = boto3.client("secretsmanager", config=_PATIENCE)
     rotation = Rotation(
@@ -32,7 +32,7 @@ def handler(event: dict[str, Any], _context: object) -> None:
             name=os.environ["DATABASE"],
         ),
         region=client.meta.region_name,
-        copy_region=os.environ["COPY_REGION"],
+        copy_region=os.environ.get("COPY_REGION"),
         password_length=int(os.environ["PASSWORD_LENGTH"]),
     )
     done = rotation.run(event["Step"])

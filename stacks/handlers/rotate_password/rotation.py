@@ -35,7 +35,7 @@ class Rotation:
     """One rotation of one secret.
 
     `token` is the id of the new version. `region` is the region of the function. `copy_region` is
-    the region to which Secrets Manager copies the secret, or empty.
+    the region to which Secrets Manager copies the secret, if there is one.
     """
 
     secret: Secret
@@ -43,7 +43,7 @@ class Rotation:
     token: str
     database: DatabaseServer
     region: str
-    copy_region: str
+    copy_region: str | None
     password_length: int
 
     def run(self, step: str) -> str:
@@ -128,7 +128,7 @@ class Rotation:
 
     def _check_copy(self, described: dict[str, Any]) -> None:
         """Refuse if the copy is detached. The other region may have taken over."""
-        if not self.copy_region:
+        if self.copy_region is None:
             return
         states = {copy["Region"]: copy["Status"] for copy in described.get("ReplicationStatus", [])}
         state = states.get(self.copy_region, "missing")
