@@ -161,7 +161,7 @@ def test_no_log_of_the_server_shows_a_password(
             deployed.server.query(f"ALTER SYSTEM RESET {setting}")
         deployed.server.query("SELECT pg_reload_conf()")
     assert hosted in text, "the log would show a password"
-    assert text.count("PASSWORD 'SCRAM-SHA-256$") >= 2 or "SCRAM-SHA-256$" in text
+    assert text.count("PASSWORD 'SCRAM-SHA-256$") >= 2
     for name in (MASTER, POOLER):
         assert read(deployed.client, name)["password"] not in text
     proven("with every statement logged, the log has verifiers and no password of the rotation")
