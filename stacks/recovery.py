@@ -162,7 +162,7 @@ class RecoveryStack(BaseStack):
     def _measure_backups(self, settings: EnvironmentSettings) -> BackupMeasures:
         """Before the second deploy, the copied backups of the primary. Then those of the replica.
 
-        The policy of the function's role stays the same. So this deploy needs no change by IAM.
+        The policy of the role stays the same, so the change does not need IAM.
         """
         replica = names.recovery_replica(settings)
         return add_backup_measures(
