@@ -128,7 +128,8 @@ class EnvironmentSettings:
     # Whether a deploy runs Flyway. False: a person runs it, for a migration that takes longer than
     # a deploy can wait (docs/migrations.md).
     is_migrated_at_deploy: bool = True
-    # Whether the recovery region has taken over. It cannot be undone (docs/runbook.md).
+    # Whether the recovery region has taken over. Set it after the promotion, which a person starts
+    # by a parameter of the stack Recovery. It cannot be undone (docs/runbook.md).
     is_recovery_promoted: bool = False
     # Whether what the promoted region needs for good is added to it. Set it in a second deploy,
     # after the promotion, so that nothing of it can delay or fail the promotion.
