@@ -128,7 +128,7 @@ diff deploy: .venv/.complete node_modules/.complete
 rotate: .venv/.complete ## give the application a new password; ENV=staging, LOGIN=app_b
 	@.venv/bin/python -m stacks.commands.rotate "$(ENV)" $(if $(LOGIN),"$(LOGIN)")
 
-snapshots: .venv/.complete node_modules/.complete ## renew tests/synth/snapshots from the templates
+snapshots: .venv/.complete node_modules/.complete ## renew tests/synth/snapshots and the table of costs
 	@$(IN_VENV) .venv/bin/python -m tests.synth.snapshots
 
 contract: .venv/.complete node_modules/.complete ## renew tests/synth/stateful.json, on purpose; YES=1
