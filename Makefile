@@ -136,7 +136,7 @@ base: .venv/.complete ## pin the newest base of both images, and list the packag
 base-age: .venv/.complete
 	@.venv/bin/python -m stacks.commands.check_base
 
-snapshots: .venv/.complete node_modules/.complete ## renew tests/synth/snapshots from the templates
+snapshots: .venv/.complete node_modules/.complete ## renew tests/synth/snapshots and the table of costs
 	@$(IN_VENV) .venv/bin/python -m tests.synth.snapshots
 
 contract: .venv/.complete node_modules/.complete ## renew tests/synth/stateful.json, on purpose; YES=1

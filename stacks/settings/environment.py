@@ -49,6 +49,10 @@ class Region:
     client_cidrs: tuple[str, ...] = ()
     # Other VPCs in which the host name resolves.
     associated_vpcs: tuple[AssociatedVpc, ...] = ()
+    # The number of zones in which the interface VPC endpoints have an address: the first of zones.
+    # AWS charges for each endpoint in each zone. Tasks in the other zones use them too. Not used
+    # with existing_vpc.
+    endpoint_zones: int = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +140,10 @@ class EnvironmentSettings:
     is_recovery_completed: bool = False
     # The number of PgBouncer tasks in the recovery region before it takes over, for a drill.
     recovery_pooler_tasks: int = 0
+    # Whether the recovery region has its interface VPC endpoints before a task runs there. False:
+    # they cost nothing, and a deploy must make them before a promotion (docs/runbook.md). A drill
+    # makes them by itself.
+    has_recovery_endpoints: bool = True
 
     def __post_init__(self) -> None:
         check_settings(self)
