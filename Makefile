@@ -59,7 +59,7 @@ TYPED_NAME := $(subst ','\'',$(NAME))
 endif
 
 .PHONY: help $(LOCAL) migration check check-unit check-synth test lint format bench synth app diff \
-    deploy rotate snapshots contract lock clean
+    deploy rotate base base-age snapshots contract lock clean
 
 help:
 	@sed -n 's/^\([a-z]*\):[^#]*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 17
@@ -123,12 +123,20 @@ deploy:  ## cdk deploy of one environment; ENV=staging, ARGS=--no-rollback
 diff deploy: .venv/.complete node_modules/.complete
 	@test -n "$(ENV)" || { echo "make $@: say which environment: make $@ ENV=staging" >&2; exit 2; }
 	@stacks=$$(.venv/bin/python -m stacks.commands.find_stacks "$(ENV)") \
+	    $(if $(filter deploy,$@),&& .venv/bin/python -m stacks.commands.check_base) \
 	    && $(IN_VENV) node_modules/.bin/cdk $@ "$$stacks" $(ARGS)
 
 rotate: .venv/.complete ## give the application a new password; ENV=staging, LOGIN=app_b
 	@.venv/bin/python -m stacks.commands.rotate "$(ENV)" $(if $(LOGIN),"$(LOGIN)")
 
-snapshots: .venv/.complete node_modules/.complete ## renew tests/synth/snapshots from the templates
+base: .venv/.complete ## pin the newest base of both images, and list the packages that changed
+	@.venv/bin/python -m stacks.commands.pin_base
+
+# CI says it too. Its steps run in the environment that make gives to our programs.
+base-age: .venv/.complete
+	@.venv/bin/python -m stacks.commands.check_base
+
+snapshots: .venv/.complete node_modules/.complete ## renew tests/synth/snapshots and the table of costs
 	@$(IN_VENV) .venv/bin/python -m tests.synth.snapshots
 
 contract: .venv/.complete node_modules/.complete ## renew tests/synth/stateful.json, on purpose; YES=1

@@ -21,8 +21,9 @@ These settings have a default. To change one, add it to an environment:
     is_recovery_promoted=False     True: the recovery region takes over, for good
     is_recovery_completed=False    True: a second deploy, after the promotion
     recovery_pooler_tasks=0        PgBouncer tasks there before it takes over
+    has_recovery_endpoints=True    False: cheaper; a deploy must make them before a promotion
 
-A Region may also have existing_vpc, client_cidrs and associated_vpcs.
+A Region may also have existing_vpc, client_cidrs, associated_vpcs and endpoint_zones.
 
 Development runs on localhost (db/local) and has no stacks.
 """
@@ -38,11 +39,13 @@ STAGING = EnvironmentSettings(
         name="us-east-1",
         zones=("us-east-1a", "us-east-1b", "us-east-1c"),
         vpc_cidr="10.20.0.0/16",
+        endpoint_zones=1,
     ),
     recovery=Region(
         name="us-west-2",
         zones=("us-west-2a", "us-west-2b", "us-west-2c"),
         vpc_cidr="10.21.0.0/16",
+        endpoint_zones=1,
     ),
     instance_class="t4g.medium",
     recovery_instance_class="t4g.medium",
@@ -56,6 +59,7 @@ STAGING = EnvironmentSettings(
     pooler_tasks_maximum=2,
     pooler_cpu_units=256,
     pooler_memory_mib=512,
+    has_recovery_endpoints=False,  # make them before a promotion (docs/runbook.md)
 )
 
 PRODUCTION = EnvironmentSettings(
@@ -67,11 +71,13 @@ PRODUCTION = EnvironmentSettings(
         name="us-east-1",
         zones=("us-east-1a", "us-east-1b", "us-east-1c"),
         vpc_cidr="10.30.0.0/16",
+        endpoint_zones=2,
     ),
     recovery=Region(
         name="us-west-2",
         zones=("us-west-2a", "us-west-2b", "us-west-2c"),
         vpc_cidr="10.31.0.0/16",
+        endpoint_zones=2,
     ),
     instance_class="m7g.large",
     recovery_instance_class="m7g.large",
@@ -85,6 +91,7 @@ PRODUCTION = EnvironmentSettings(
     pooler_tasks_maximum=3,
     pooler_cpu_units=512,
     pooler_memory_mib=1024,
+    has_recovery_endpoints=True,  # a promotion does not wait for them (docs/design.md)
 )
 
 ENVIRONMENTS = (STAGING, PRODUCTION)

@@ -4,13 +4,20 @@ from constructs import Construct
 
 from stacks.constructs.alarms import Alarms
 from stacks.constructs.alarms_instances import add_instance_alarms, add_primary_alarms
-from stacks.constructs.alarms_jobs import add_migration_alarm, add_password_alarms
+from stacks.constructs.alarms_jobs import (
+    add_backup_alarms,
+    add_migration_alarm,
+    add_password_alarms,
+    add_secret_copies_alarm,
+)
 from stacks.constructs.alarms_pgbouncer import add_pgbouncer_alarms
+from stacks.constructs.backup_measures import add_backup_measures
 from stacks.constructs.base_stack import BaseStack
 from stacks.constructs.dashboard import build_dashboard
 from stacks.constructs.failed_migrations import count_failed_migrations
 from stacks.constructs.monitored_instance import MonitoredInstance
 from stacks.constructs.pgbouncer_service import PgBouncerService
+from stacks.constructs.secret_copies import add_secret_copies_check
 from stacks.settings import budget, names
 from stacks.settings.environment import EnvironmentSettings
 
@@ -36,10 +43,18 @@ class MonitoringStack(BaseStack):
         primary = _describe_primary(settings)
         instances = [primary, *_describe_replicas(settings)]
         failed_migrations = count_failed_migrations(self, settings)
+        backups = add_backup_measures(
+            self,
+            settings,
+            backups_of=primary.identifier,
+            snapshots_of=primary.identifier,
+            backup_window=settings.backup_window,
+        )
         alarms = Alarms(self, "Alarms", settings=settings)
         for instance in instances:
             add_instance_alarms(alarms, settings, instance)
         add_primary_alarms(alarms, primary)
+        add_backup_alarms(alarms, settings, backups, primary.name)
         if not settings.is_recovery_promoted:
             add_pgbouncer_alarms(
                 alarms,
@@ -49,6 +64,9 @@ class MonitoringStack(BaseStack):
                 tasks=settings.pooler_tasks,
             )
             add_password_alarms(alarms, settings)
+            # A promotion makes the copies independent.
+            add_secret_copies_check(self, settings, copied_to=settings.recovery.name)
+            add_secret_copies_alarm(alarms, settings, primary.name)
         add_migration_alarm(alarms, settings, failed_migrations)
         build_dashboard(
             self,
@@ -56,7 +74,7 @@ class MonitoringStack(BaseStack):
             alarms=alarms,
             instances=instances,
             pgbouncer=pgbouncer,
-            further_graphs=[("Failed migrations", [failed_migrations])],
+            further_graphs=[*backups.graphs, ("Failed migrations", [failed_migrations])],
         )
 
 

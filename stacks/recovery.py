@@ -1,6 +1,6 @@
 """The stack of the database in the recovery region: a replica, PgBouncer and their alarms."""
 
-from aws_cdk import aws_cloudwatch as cloudwatch
+from aws_cdk import aws_ecs as ecs
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_rds as rds
@@ -10,12 +10,16 @@ from constructs import Construct
 from db.roles import POOLER_USERS
 from stacks.constructs.alarms import Alarms
 from stacks.constructs.alarms_instances import add_instance_alarms, add_primary_alarms
-from stacks.constructs.alarms_jobs import add_backup_age_alarm, add_rotation_alarm
+from stacks.constructs.alarms_jobs import (
+    add_backup_alarms,
+    add_rotation_alarm,
+    add_secret_copies_alarm,
+)
 from stacks.constructs.alarms_pgbouncer import add_pgbouncer_alarms
-from stacks.constructs.backup_age import add_backup_age
+from stacks.constructs.backup_measures import BackupMeasures, add_backup_measures
 from stacks.constructs.base_stack import BaseStack
 from stacks.constructs.credentials import name_client_secret
-from stacks.constructs.dashboard import Graph, build_dashboard
+from stacks.constructs.dashboard import build_dashboard
 from stacks.constructs.instance_resources import SharedResources, build_shared_resources
 from stacks.constructs.instances import build_replica
 from stacks.constructs.monitored_instance import MonitoredInstance
@@ -24,16 +28,19 @@ from stacks.constructs.parameter_group import build_parameter_group
 from stacks.constructs.password_rotation import PasswordRotation
 from stacks.constructs.pgbouncer_service import PgBouncerService
 from stacks.constructs.pgbouncer_task import DatabaseHosts, PgBouncerSecrets
+from stacks.constructs.promotion_switch import PromotionSwitch
+from stacks.constructs.secret_copies import add_secret_copies_check
 from stacks.settings import budget, names
 from stacks.settings.access import CLIENT_USERS, MASTER_USER
 from stacks.settings.environment import EnvironmentSettings
 
 
 class RecoveryStack(BaseStack):
-    """With `is_recovery_promoted`, RDS makes the replica the primary, in place.
+    """A parameter of the stack makes the replica the primary, in place.
 
-    The stack needs nothing from the primary region, so `cdk deploy --exclusively` can promote the
-    replica when that region is lost.
+    The stack needs nothing from the primary region, so a person can promote the replica when that
+    region is lost. The setting `is_recovery_promoted` makes the same template without the
+    parameter. What can wait comes with `is_recovery_completed`, in a second deploy.
     """
 
     def __init__(
@@ -58,25 +65,21 @@ class RecoveryStack(BaseStack):
         )
         shared = build_shared_resources(self, settings, network=network, key=key)
         replica = self._build_replica(settings, shared, primary)
-        # Before a promotion no task runs, except for a drill.
-        tasks = (
-            settings.pooler_tasks
-            if settings.is_recovery_promoted
-            else settings.recovery_pooler_tasks
-        )
-        pgbouncer = self._build_pgbouncer(settings, schema_version, shared, replica, tasks)
+        pgbouncer = self._build_pgbouncer(settings, schema_version, shared, replica)
+        if not settings.is_recovery_promoted:
+            self._prepare_promotion(settings, replica, pgbouncer)
         # A promotion must not wait for IAM, so this comes with a second deploy.
         if settings.is_recovery_completed:
             self._build_rotation(settings, shared, replica)
-        backup_age = add_backup_age(self, settings)
-        self._build_monitoring(settings, pgbouncer, tasks, backup_age)
+        add_secret_copies_check(self, settings, is_enabled=not settings.is_recovery_completed)
+        self._build_monitoring(settings, pgbouncer, self._measure_backups(settings))
 
     def _build_replica(
         self,
         settings: EnvironmentSettings,
         shared: SharedResources,
         primary: rds.IDatabaseInstance,
-    ) -> rds.IDatabaseInstance:
+    ) -> rds.DatabaseInstanceReadReplica:
         return build_replica(
             self,
             "Replica",
@@ -102,7 +105,6 @@ class RecoveryStack(BaseStack):
         schema_version: str,
         shared: SharedResources,
         replica: rds.IDatabaseInstance,
-        tasks: int,
     ) -> PgBouncerService:
         secrets = self._find_secrets(settings)
         pgbouncer = PgBouncerService(
@@ -116,10 +118,13 @@ class RecoveryStack(BaseStack):
             hosts=DatabaseHosts(writer=replica.db_instance_endpoint_address, readers=()),
             secrets=secrets,
             key=shared.key,
-            tasks=tasks,
-            tasks_maximum=(
-                settings.pooler_tasks_maximum if settings.is_recovery_promoted else tasks
+            # Before a promotion no task runs, except for a drill.
+            tasks=(
+                settings.pooler_tasks
+                if settings.is_recovery_promoted
+                else settings.recovery_pooler_tasks
             ),
+            tasks_maximum=settings.pooler_tasks_maximum if settings.is_recovery_completed else 0,
         )
         # The CDK allows the ARN with its random last six characters. ECS asks for the ARN without
         # them (aws-cdk#18555).
@@ -173,30 +178,58 @@ class RecoveryStack(BaseStack):
             copy_region=None,
         )
 
-    def _build_monitoring(
+    def _prepare_promotion(
         self,
         settings: EnvironmentSettings,
+        replica: rds.DatabaseInstanceReadReplica,
         pgbouncer: PgBouncerService,
-        tasks: int,
-        backup_age: cloudwatch.IMetric,
     ) -> None:
+        """The update of a promotion changes these two properties and nothing else."""
+        switch = PromotionSwitch(self, "Promotion")
+        instance = replica.node.default_child
+        assert isinstance(instance, rds.CfnDBInstance)
+        source = instance.source_db_instance_identifier
+        assert source
+        instance.source_db_instance_identifier = switch.remove(source)
+        service = pgbouncer.service.node.find_child("Service")
+        assert isinstance(service, ecs.CfnService)
+        service.desired_count = switch.change(settings.recovery_pooler_tasks, settings.pooler_tasks)
+
+    def _measure_backups(self, settings: EnvironmentSettings) -> BackupMeasures:
+        """Before the second deploy, the copied backups of the primary. Then those of the replica.
+
+        The policy of the role stays the same, so the change does not need IAM.
+        """
+        replica = names.recovery_replica(settings)
+        return add_backup_measures(
+            self,
+            settings,
+            backups_of=replica if settings.is_recovery_completed else names.primary(settings),
+            snapshots_of=replica,
+            backup_window=settings.backup_window,
+        )
+
+    def _build_monitoring(
+        self, settings: EnvironmentSettings, pgbouncer: PgBouncerService, backups: BackupMeasures
+    ) -> None:
+        # Until the second deploy, the alarms are those of a standby. So a promotion changes none.
+        is_completed = settings.is_recovery_completed
+        tasks = settings.pooler_tasks if is_completed else settings.recovery_pooler_tasks
         instance = MonitoredInstance(
             title="Recovery",
             identifier=names.recovery_replica(settings),
             instance_class=settings.recovery_instance_class,
             parameters=budget.replica_parameters(settings),
-            is_replica=not settings.is_recovery_promoted,
+            is_replica=not is_completed,
         )
         alarms = Alarms(self, "Alarms", settings=settings)
         add_instance_alarms(alarms, settings, instance)
-        further_graphs: list[Graph] = []
-        if settings.is_recovery_promoted:
+        add_backup_alarms(alarms, settings, backups, instance.name)
+        if is_completed:
             add_primary_alarms(alarms, instance)
-            if settings.is_recovery_completed:
-                add_rotation_alarm(alarms, settings)
+            add_rotation_alarm(alarms, settings)
         else:
-            add_backup_age_alarm(alarms, settings, backup_age)
-            further_graphs.append(("Age of the recovery point, s", [backup_age]))
+            add_secret_copies_alarm(alarms, settings, instance.name)
         if tasks:
             add_pgbouncer_alarms(
                 alarms, settings, pgbouncer=pgbouncer, primary=instance, tasks=tasks
@@ -207,5 +240,5 @@ class RecoveryStack(BaseStack):
             alarms=alarms,
             instances=[instance],
             pgbouncer=pgbouncer if tasks else None,
-            further_graphs=further_graphs,
+            further_graphs=backups.graphs,
         )

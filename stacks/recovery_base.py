@@ -24,5 +24,13 @@ class RecoveryBaseStack(BaseStack):
             description="network and key of the recovery region",
             has_data=True,
         )
-        self.network = DatabaseNetwork(self, "Network", settings=settings, region=settings.recovery)
+        self.network = DatabaseNetwork(
+            self,
+            "Network",
+            settings=settings,
+            region=settings.recovery,
+            has_endpoints=settings.has_recovery_endpoints
+            or settings.is_recovery_promoted
+            or settings.recovery_pooler_tasks > 0,
+        )
         self.key: kms.IKey = build_encryption_key(self, settings, purpose="recovery")

@@ -44,7 +44,13 @@ def ensure_container_tools(report: Report) -> None:
     build it from Debian's source, so this fetches that source too.
     """
     path = f"{os.environ['PATH']}:/usr/sbin"  # an ordinary user's PATH may lack /usr/sbin
-    packages = {"podman": "podman", "runc": "runc", "debootstrap": "debootstrap", "ip": "iproute2"}
+    packages = {
+        "podman": "podman",
+        "runc": "runc",
+        "skopeo": "skopeo",
+        "debootstrap": "debootstrap",
+        "ip": "iproute2",
+    }
     missing = [packages[name] for name in packages if not shutil.which(name, path=path)]
     if missing:
         install_packages(report, {"programs for containers and networks": missing})

@@ -1,9 +1,10 @@
-"""The alarms of jobs: migrations, password changes and the replication of backups."""
+"""The alarms of jobs: migrations, password changes, backups and the copies of secrets."""
 
 from aws_cdk import aws_cloudwatch as cloudwatch
 
 from stacks.constructs.alarm_text import AlarmText
 from stacks.constructs.alarms import ABOVE, Alarms
+from stacks.constructs.backup_measures import BackupMeasures
 from stacks.constructs.metrics import FIVE_MINUTES, build_aws_metric
 from stacks.settings import names
 from stacks.settings.environment import EnvironmentSettings
@@ -12,6 +13,12 @@ _BREACHING = cloudwatch.TreatMissingData.BREACHING
 _NOT_BREACHING = cloudwatch.TreatMissingData.NOT_BREACHING
 
 _BACKUP_AGE_SECONDS = 3600
+# Backups begin with a daily snapshot. The oldest one may be up to a day younger than the retention.
+_DEPTH_MISSING_SECONDS = 25 * 3600
+# RDS makes a snapshot a day, at any time in the backup window.
+_SNAPSHOT_AGE_SECONDS = 26 * 3600
+# RDS begins in the window. The recorded time may be a little later.
+_OUTSIDE_WINDOW_SECONDS = 300
 
 
 def add_migration_alarm(
@@ -79,25 +86,123 @@ def _add_function_alarm(
     )
 
 
-def add_backup_age_alarm(
-    alarms: Alarms, settings: EnvironmentSettings, backup_age: cloudwatch.IMetric
+def add_backup_alarms(
+    alarms: Alarms, settings: EnvironmentSettings, backups: BackupMeasures, place: str
 ) -> None:
-    alarms.add(
-        "backup-age",
-        backup_age,
-        ABOVE,
+    """`place` begins the alarms' names, which differ between the regions: primary or recovery."""
+    _add_backup_age(alarms, settings, backups, place)
+    _add_backup_depth(alarms, settings, backups, place)
+    if backups.snapshot_age is not None:
+        _add_snapshot_age(alarms, settings, backups.snapshot_age, place)
+    if backups.snapshot_outside_window is not None:
+        _add_snapshot_window(alarms, settings, backups.snapshot_outside_window, place)
+
+
+def _add_backup_age(
+    alarms: Alarms, settings: EnvironmentSettings, backups: BackupMeasures, place: str
+) -> None:
+    _add_backup_alarm(
+        alarms,
+        settings,
+        f"{place}-backup-age",
+        backups.age,
         _BACKUP_AGE_SECONDS,
+        problem=f"The newest recovery point in {alarms.region} is more than an hour old.",
+        waiting="Until this is fixed, a restore in this region goes back to this recovery point. "
+        "The instances go on.",
+    )
+
+
+def _add_backup_depth(
+    alarms: Alarms, settings: EnvironmentSettings, backups: BackupMeasures, place: str
+) -> None:
+    _add_backup_alarm(
+        alarms,
+        settings,
+        f"{place}-backup-depth",
+        backups.depth_missing,
+        _DEPTH_MISSING_SECONDS,
+        problem=f"The backups in {alarms.region} do not reach back for "
+        f"{settings.backup_retention_days} days, or to the day when the database was made.",
+        waiting="A mistake that is older than the backups cannot be undone from this region.",
+    )
+
+
+def _add_snapshot_age(
+    alarms: Alarms, settings: EnvironmentSettings, age: cloudwatch.IMetric, place: str
+) -> None:
+    _add_backup_alarm(
+        alarms,
+        settings,
+        f"{place}-snapshot-age",
+        age,
+        _SNAPSHOT_AGE_SECONDS,
+        problem=f"RDS has made no daily snapshot in {alarms.region} for "
+        f"{_SNAPSHOT_AGE_SECONDS // 3600} hours.",
+        waiting="A restore takes longer, because it replays the WAL since the last snapshot. After "
+        f"{settings.backup_retention_days} days no backup is left.",
+    )
+
+
+def _add_snapshot_window(
+    alarms: Alarms, settings: EnvironmentSettings, outside: cloudwatch.IMetric, place: str
+) -> None:
+    _add_backup_alarm(
+        alarms,
+        settings,
+        f"{place}-snapshot-window",
+        outside,
+        _OUTSIDE_WINDOW_SECONDS,
+        problem=f"RDS took the newest daily snapshot in {alarms.region} outside the backup window.",
+        waiting="The backups are complete. They may run while clients need the disk.",
+    )
+
+
+def _add_backup_alarm(
+    alarms: Alarms,
+    settings: EnvironmentSettings,
+    name: str,
+    metric: cloudwatch.IMetric,
+    threshold: float,
+    *,
+    problem: str,
+    waiting: str,
+) -> None:
+    function = names.backups_function(settings)
+    alarms.add(
+        name,
+        metric,
+        ABOVE,
+        threshold,
         periods=2,
         missing=_BREACHING,
         text=AlarmText(
-            problem=f"The recovery point in {alarms.region} is more than an hour old. Or the "
-            f"function {names.backup_age_function(settings)} could not read its age.",
-            command=f"aws rds describe-db-instance-automated-backups --region {alarms.region} "
-            f"--db-instance-identifier {names.primary(settings)} --query "
-            "'DBInstanceAutomatedBackups[].[Status,RestoreWindow.LatestTime]'",
-            waiting="Until this is fixed, a restore in this region goes back to this recovery "
-            "point. The replica in this region is not affected.",
-            anchor="backup-age",
+            problem=f"{problem} Or the function {function} could not read it.",
+            command=f"aws logs tail /aws/lambda/{function} --region {alarms.region} --since 1h",
+            waiting=waiting,
+            anchor=name.partition("-")[2],
+        ),
+    )
+
+
+def add_secret_copies_alarm(alarms: Alarms, settings: EnvironmentSettings, place: str) -> None:
+    """The function fails when a copy is wrong. An alarm of each region watches it there."""
+    function = names.secret_copies_function(settings)
+    alarms.add(
+        f"{place}-secret-copies",
+        _count_errors(function),
+        ABOVE,
+        0,
+        periods=3,
+        # A function that does not run reports no errors either.
+        missing=_BREACHING,
+        text=AlarmText(
+            problem=f"A secret is not copied to {settings.recovery.name}, or its copy is old. The "
+            "log names the secret.",
+            command=f"aws logs tail /aws/lambda/{function} --region {alarms.region} --since 1h",
+            waiting="After a loss of the primary region, PgBouncer or its clients cannot log in at "
+            "the promoted database.",
+            anchor="secret-copies",
         ),
     )
 

@@ -9,6 +9,7 @@ from constructs import Construct
 
 from stacks.constructs.network import DatabaseNetwork
 from stacks.settings.access import PORT
+from stacks.settings.base_image import read_base
 from stacks.settings.environment import EnvironmentSettings
 
 
@@ -36,7 +37,7 @@ def build_image(
 
     {dockerfile}.dockerignore lists the files that the image needs. Docker reads the list itself.
     The CDK does not, so this function passes the list on. A change of any other file in the folder
-    then makes no new image.
+    then makes no new image. The base of the image comes from images/base.json in the folder.
     """
     is_arm = settings.task_cpu_architecture == "ARM64"
     ignored = (context / f"{dockerfile}.dockerignore").read_text(encoding="utf-8").splitlines()
@@ -44,6 +45,7 @@ def build_image(
         str(context),
         file=dockerfile,
         exclude=ignored,
+        build_args=read_base(context / "images" / "base.json").build_args,
         platform=ecr_assets.Platform.LINUX_ARM64 if is_arm else ecr_assets.Platform.LINUX_AMD64,
     )
 

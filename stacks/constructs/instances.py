@@ -103,10 +103,10 @@ def build_replica(
         construct_id,
         source_database_instance=source,
         storage_encryption_key=storage_key,
-        # A replica needs no standby. After a promotion it gets the standby that its primary had.
-        multi_az=settings.is_multi_az and is_promoted,
-        # The standby of a promoted replica must not wait for the maintenance window.
-        apply_immediately=settings.is_applied_immediately or is_promoted,
+        # A replica needs no standby. The second deploy after a promotion records the standby that a
+        # person added. In the update that promotes, it could delay or fail the promotion.
+        multi_az=settings.is_multi_az and is_promoted and settings.is_recovery_completed,
+        apply_immediately=settings.is_applied_immediately,
         **_render_options(
             settings,
             shared,
@@ -125,7 +125,7 @@ def build_replica(
             "RDS encrypts a replica when its source is encrypted, and refuses StorageEncrypted "
             "beside a source",
         )
-    if not (settings.is_multi_az and is_promoted):
+    if not (settings.is_multi_az and is_promoted and settings.is_recovery_completed):
         acknowledge(
             instance,
             "AwsSolutions::AwsSolutions-RDS3",

@@ -16,15 +16,22 @@ class DatabaseNetwork(Construct):
     """VPC, subnets, private zone and the clients' security group.
 
     A VPC that it builds has no route to the internet. The VPC and its database subnets stay after
-    the stack is deleted, because the retained database uses them.
+    the stack is deleted, because the retained database uses them. Without `has_endpoints` no task
+    can start in it.
     """
 
     def __init__(
-        self, scope: Construct, construct_id: str, *, settings: EnvironmentSettings, region: Region
+        self,
+        scope: Construct,
+        construct_id: str,
+        *,
+        settings: EnvironmentSettings,
+        region: Region,
+        has_endpoints: bool = True,
     ) -> None:
         super().__init__(scope, construct_id)
         subnets = (
-            build_vpc(self, settings, region)
+            build_vpc(self, settings, region, has_endpoints=has_endpoints)
             if region.existing_vpc is None
             else import_vpc(self, region, region.existing_vpc)
         )

@@ -70,6 +70,7 @@ class PgBouncerService(Construct):
         add_dns_record(self, settings, balancer, network=network)
         add_connection_outputs(self, settings)
 
+        self.service: ecs.FargateService = service
         self.execution_role: iam.IRole = definition.obtain_execution_role()
         self.load_balancer: elbv2.INetworkLoadBalancer = balancer
         self.target_group: elbv2.INetworkTargetGroup = target_group

@@ -32,7 +32,10 @@ class Subnets:
     tasks: list[ec2.ISubnet]
 
 
-def build_vpc(scope: Construct, settings: EnvironmentSettings, region: Region) -> Subnets:
+def build_vpc(
+    scope: Construct, settings: EnvironmentSettings, region: Region, *, has_endpoints: bool
+) -> Subnets:
+    """A VPC without a route to the internet. Without interface endpoints no task starts in it."""
     # The default security group keeps its rules, because nothing uses it. The CDK would close it
     # by a Lambda function that may edit every security group.
     vpc = ec2.Vpc(
@@ -67,7 +70,13 @@ def build_vpc(scope: Construct, settings: EnvironmentSettings, region: Region) -
         database=database,
         tasks=vpc.select_subnets(subnet_group_name="Tasks").subnets,
     )
-    _build_endpoints(scope, subnets, region)
+    in_task_subnets = ec2.SubnetSelection(subnets=subnets.tasks)
+    # This endpoint is free.
+    vpc.add_gateway_endpoint(
+        "S3", service=ec2.GatewayVpcEndpointAwsService.S3, subnets=[in_task_subnets]
+    )
+    if has_endpoints:
+        _build_interface_endpoints(scope, subnets, region)
     return subnets
 
 
@@ -89,7 +98,7 @@ def import_vpc(scope: Construct, region: Region, existing: ExistingVpc) -> Subne
     return Subnets(vpc=vpc, database=vpc.isolated_subnets, tasks=vpc.private_subnets)
 
 
-def _build_endpoints(scope: Construct, subnets: Subnets, region: Region) -> None:
+def _build_interface_endpoints(scope: Construct, subnets: Subnets, region: Region) -> None:
     group = ec2.SecurityGroup(
         scope,
         "Endpoints",
@@ -100,18 +109,16 @@ def _build_endpoints(scope: Construct, subnets: Subnets, region: Region) -> None
     group.add_ingress_rule(
         ec2.Peer.ipv4(region.vpc_cidr), ec2.Port.tcp(443), "AWS APIs from inside the VPC"
     )
-    in_task_subnets = ec2.SubnetSelection(subnets=subnets.tasks)
+    # A task in another zone uses an endpoint across zones. EC2 adds and removes zones in place.
+    in_some_zones = ec2.SubnetSelection(subnets=subnets.tasks[: region.endpoint_zones])
     for name, service in _INTERFACE_ENDPOINTS.items():
         subnets.vpc.add_interface_endpoint(
             name,
             service=service,
             open=False,
             security_groups=[group],
-            subnets=in_task_subnets,
+            subnets=in_some_zones,
         )
-    subnets.vpc.add_gateway_endpoint(
-        "S3", service=ec2.GatewayVpcEndpointAwsService.S3, subnets=[in_task_subnets]
-    )
 
 
 def _retain(construct: Construct) -> None:

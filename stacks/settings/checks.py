@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from stacks.settings.environment import EnvironmentSettings, ExistingVpc, Region
 
 _ZONES = 3
+_ENDPOINT_ZONES_OF_PRODUCTION = 2
 _STORAGE_MINIMUM_GIB = 20  # RDS's minimum for gp3
 # CloudFlow requires point-in-time recovery for 7 days. RDS keeps backups for 35 days at most.
 _RETENTION_DAYS = range(7, 36)
@@ -154,6 +155,12 @@ def _check_region(settings: "EnvironmentSettings", place: str, region: "Region")
             "name the clients' networks, /8 or smaller; this range is a large part of the internet",
             part=cidr,
         )
+    _refuse_unless(
+        type(region.endpoint_zones) is int and 1 <= region.endpoint_zones <= _ZONES,
+        settings,
+        f"{place}.endpoint_zones",
+        f"use 1 to {_ZONES}, because no task starts without VPC endpoints",
+    )
     if region.existing_vpc is not None:
         _check_existing_vpc(settings, place, region.existing_vpc)
 
@@ -349,3 +356,17 @@ def _check_production(settings: "EnvironmentSettings") -> None:
         "pooler_tasks",
         "use 2 or more, because the loss of one task must not stop production",
     )
+    _refuse_unless(
+        settings.has_recovery_endpoints,
+        settings,
+        "has_recovery_endpoints",
+        "use True, because a promotion starts tasks at once, and they need the VPC endpoints",
+    )
+    for place, region in (("primary", settings.primary), ("recovery", settings.recovery)):
+        _refuse_unless(
+            region.endpoint_zones >= _ENDPOINT_ZONES_OF_PRODUCTION,
+            settings,
+            f"{place}.endpoint_zones",
+            f"use {_ENDPOINT_ZONES_OF_PRODUCTION} or more, because the loss of one zone must not "
+            "keep production's tasks from starting",
+        )

@@ -49,6 +49,10 @@ class Region:
     client_cidrs: tuple[str, ...] = ()
     # Other VPCs in which the host name resolves.
     associated_vpcs: tuple[AssociatedVpc, ...] = ()
+    # The number of zones in which the interface VPC endpoints have an address: the first of zones.
+    # AWS charges for each endpoint in each zone. Tasks in the other zones use them too. Not used
+    # with existing_vpc.
+    endpoint_zones: int = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,13 +132,18 @@ class EnvironmentSettings:
     # Whether a deploy runs Flyway. False: a person runs it, for a migration that takes longer than
     # a deploy can wait (docs/migrations.md).
     is_migrated_at_deploy: bool = True
-    # Whether the recovery region has taken over. It cannot be undone (docs/runbook.md).
+    # Whether the recovery region has taken over. Set it after the promotion, which a person starts
+    # by a parameter of the stack Recovery. It cannot be undone (docs/runbook.md).
     is_recovery_promoted: bool = False
     # Whether what the promoted region needs for good is added to it. Set it in a second deploy,
     # after the promotion, so that nothing of it can delay or fail the promotion.
     is_recovery_completed: bool = False
     # The number of PgBouncer tasks in the recovery region before it takes over, for a drill.
     recovery_pooler_tasks: int = 0
+    # Whether the recovery region has its interface VPC endpoints before a task runs there. False:
+    # they cost nothing, and a deploy must make them before a promotion (docs/runbook.md). A drill
+    # makes them by itself.
+    has_recovery_endpoints: bool = True
 
     def __post_init__(self) -> None:
         check_settings(self)

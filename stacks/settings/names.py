@@ -94,8 +94,13 @@ def migrations_function(settings: EnvironmentSettings, role: str) -> str:
     return _fit(f"{migrations(settings)}-{role}", 64)
 
 
-def backup_age_function(settings: EnvironmentSettings) -> str:
-    return _fit(f"cloudflow-{settings.name}-backup-age", 64)
+def backups_function(settings: EnvironmentSettings) -> str:
+    """The function that measures the backups of a region."""
+    return _fit(f"cloudflow-{settings.name}-backups", 64)
+
+
+def secret_copies_function(settings: EnvironmentSettings) -> str:
+    return _fit(f"cloudflow-{settings.name}-secret-copies", 64)
 
 
 def topic(settings: EnvironmentSettings) -> str:

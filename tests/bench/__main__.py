@@ -13,7 +13,7 @@ from dataclasses import asdict
 from types import FrameType
 
 from db.local.report import CommandError, Report
-from tests.bench import instances, resetting, serving, starting, synthesizing
+from tests.bench import instances, limits, resetting, serving, starting, synthesizing
 from tests.bench.figures import Table, render
 
 _INTERRUPTED = 130  # 128 + SIGINT, as a shell says it
@@ -23,6 +23,7 @@ _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _SERVING: dict[str, Callable[[serving.Servers, Report], Table]] = {
     "logins": serving.measure_logins,
     "reset": resetting.measure,
+    "limits": limits.measure,
     "greedy": serving.measure_greedy,
     "many": serving.measure_many,
 }

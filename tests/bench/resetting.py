@@ -9,6 +9,7 @@ from db.local.client import Target, build_client_environment
 from db.local.pooler import PgBouncer
 from db.local.report import CommandError, Report
 from db.local.servers import Servers
+from db.pgbouncer import PgBouncerSettings
 from tests.bench.figures import Figure, Table, compare
 from tests.support.pools import start_second_pool
 
@@ -20,8 +21,13 @@ _SECONDS = 2  # of each way in each round
 # The emptiest query there is: no reset can cost less.
 _FLOOR = ";"
 _LISTED = "RESET ALL; CLOSE ALL; UNLISTEN *; DISCARD TEMP; SELECT pg_advisory_unlock_all()"
+_PREPARED = f"{PgBouncerSettings.max_prepared_statements} prepared statements"
 _SCRIPTS = {
     "SELECT 1": "SELECT 1;\n",
+    # As many as PgBouncer keeps on a server connection. The reset has to look at each of them.
+    _PREPARED: "".join(
+        f"SELECT {number};\n" for number in range(PgBouncerSettings.max_prepared_statements)
+    ),
     "five statements": """\
 BEGIN;
 INSERT INTO workflows (name, definition) VALUES ('bench', '{}');
@@ -55,7 +61,9 @@ def measure(servers: Servers, report: Report) -> Table:
             for number in range(1, _ROUNDS + 1):
                 with report.step(f"reset, {name}, round {number} of {_ROUNDS}"):
                     for way, pool in ways.items():
-                        rates[way].append(_measure_rate(pool, script))
+                        rates[way].append(
+                            _measure_rate(pool, script, is_prepared=name == _PREPARED)
+                        )
             figures += _compare(name, rates)
     return Table(
         title="SESSION RESET", reference_name="reference", ours_name="ours", figures=figures
@@ -74,18 +82,24 @@ def _compare(name: str, rates: dict[str, list[float]]) -> list[Figure]:
             "/s",
             reference=rates[way],
             ours=rates["ours"],
-            meaning=f"{_CLIENTS} clients, transactions a second; {meaning}",
+            meaning=f"{_CLIENTS} clients, runs of the script a second; {meaning}",
         )
         for way, meaning in meanings.items()
     ]
 
 
-def _measure_rate(pool: PgBouncer, script: str) -> float:
-    """Transactions a second. Raises CommandError with pgbench's words."""
+def _measure_rate(pool: PgBouncer, script: str, *, is_prepared: bool) -> float:
+    """Runs of the script a second. Raises CommandError with pgbench's words.
+
+    Clients that share a thread cannot prepare statements: pgbench would wait for one client's
+    answer while PgBouncer serves another.
+    """
     finished = subprocess.run(
         [
             pool.context.tools.postgres("pgbench"), "--no-vacuum", "--file", "/dev/stdin",
-            "--client", str(_CLIENTS), "--jobs", str(_THREADS), "--time", str(_SECONDS),
+            "--client", str(_CLIENTS), "--time", str(_SECONDS),
+            "--jobs", str(_CLIENTS if is_prepared else _THREADS),
+            "--protocol", "prepared" if is_prepared else "simple",
         ],
         input=script,
         env=build_client_environment(

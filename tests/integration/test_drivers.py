@@ -83,3 +83,35 @@ def test_the_same_driver_inside_a_transaction_is_right(shared_machine: Machine) 
     work = Work(name="", rounds=5)
     counted = drivers.run_two_transactions(shared_machine.address(), work, is_in_transaction=True)
     assert counted == {"right": work.asked}
+
+
+@pytest.mark.parametrize("is_handled", [False, True], ids=["no handler", "handler"])
+def test_node_postgres_ends_at_a_closed_connection_unless_it_has_an_error_handler(
+    shared_machine: Machine, servers_folder: Path, *, is_handled: bool
+) -> None:
+    with second_pool(shared_machine, servers_folder) as pool:
+        process = drivers.start_idle_node(_get_address(pool), is_handled=is_handled)
+    _, errors = process.communicate(timeout=30)
+    assert (process.returncode == 0) is is_handled
+    assert ("Unhandled 'error' event" in errors) is not is_handled
+
+
+@pytest.mark.parametrize(("zone", "hours"), [("UTC", 0), ("Asia/Tokyo", 9)])
+def test_a_jvm_writes_the_default_time_in_its_own_zone(
+    shared_machine: Machine, zone: str, hours: int
+) -> None:
+    address, tools = _get_address(shared_machine), shared_machine.servers.pool.context.tools
+    assert drivers.read_jdbc_hours(address, tools, name=f"zone {zone}", zone=zone) == hours
+
+
+def test_psycopg_with_an_old_libpq_is_refused_and_never_answered_wrongly(
+    shared_machine: Machine, proven: Callable[[str], None]
+) -> None:
+    version, counted = drivers.run_many_statements(_get_address(shared_machine))
+    assert counted["wrong"] == 0
+    # From libpq 17 on psycopg closes a statement by the protocol, as PgBouncer sees it.
+    assert (counted["refused"] > 0) is (version < 17)
+    proven(
+        f"psycopg with libpq {version} and 150 statements: {counted['right']} answers right, 0 "
+        f"wrong, {counted['refused']} refused with 26000"
+    )

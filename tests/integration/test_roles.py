@@ -1,6 +1,7 @@
 """The privileges of each role, tried with a login of that role."""
 
 import secrets
+import subprocess
 import time
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
@@ -201,3 +202,25 @@ def test_a_revoked_privilege_stays_revoked(machine: Machine) -> None:
         f"SELECT has_table_privilege('{DEV_USER}', 'users', 'DELETE') AS yes", database=DEV_DATABASE
     )
     assert rows[0]["yes"] == "f"
+
+
+def test_the_app_cannot_dump_a_sequence_and_the_owner_can(shared_machine: Machine) -> None:
+    primary = shared_machine.servers.primary
+
+    def dump(user: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [primary.context.tools.postgres("pg_dump"), "--table=public.numbered"],
+            env=primary.build_environment(user=user, database=DEV_DATABASE),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    primary.query(f"SET ROLE {OWNER}; CREATE TABLE numbered (id serial)", database=DEV_DATABASE)
+    try:
+        refused, dumped = dump(DEV_USER), dump(OWNER)
+    finally:
+        primary.query("DROP TABLE numbered", database=DEV_DATABASE)
+    assert "permission denied for sequence numbered_id_seq" in refused.stderr
+    assert dumped.returncode == 0, dumped.stderr
+    assert "CREATE SEQUENCE public.numbered_id_seq" in dumped.stdout

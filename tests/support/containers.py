@@ -9,11 +9,14 @@ import functools
 import hashlib
 import json
 import os
+import re
+import secrets
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +30,8 @@ _OWN = hashlib.sha256(bytes(PROJECT)).hexdigest()[:8]
 _STORE = PROJECT / ".local" / "containers" / _OWN
 # Podman refuses a path of more than 50 characters here. The checkout's own path may be longer.
 _RUN = Path("/run/cloudflow-tests") / _OWN
-_BASE = "docker.io/library/debian:trixie-slim"
+BASE = "docker.io/library/debian:trixie-slim"
+_ON_BASE = f"--build-arg=BASE={BASE}"
 _LAYERS_LIVE = "720h"  # then packages are installed again, with their security updates
 
 _ROOT = [] if os.geteuid() == 0 else ["sudo", "-n"]
@@ -87,9 +91,9 @@ def ensure_flyway_image(report: Report) -> Image:
     """Flyway's image from the present files of db/. It is built if it is missing."""
     # A proxy may have its own authority. Maven then trusts it as this machine's Java does.
     trusted = Path("/etc/ssl/certs/java/cacerts")
-    options: list[str] = []
+    options = [_ON_BASE]
     if trusted.exists():
-        options = [
+        options += [
             f"--volume={trusted}:/trusted:ro",
             "--build-arg=MAVEN_OPTS=-Djavax.net.ssl.trustStore=/trusted",
         ]
@@ -103,6 +107,7 @@ def ensure_pgbouncer_image(report: Report) -> Image:
     """
     digest = hashlib.sha256(PGBOUNCER_SOURCE.read_bytes()).hexdigest()
     options = [
+        _ON_BASE,
         f"--volume={PGBOUNCER_SOURCE}:/source.tar.gz:ro",
         "--build-arg=PGBOUNCER_SOURCE=file:///source.tar.gz",
         f"--build-arg=PGBOUNCER_SHA256={digest}",
@@ -122,12 +127,7 @@ def ensure_image(
     report: Report, name: str, context: Path, dockerfile: str, options: list[str]
 ) -> Image:
     """The image from the present files of a folder. It is built if it is missing."""
-    _STORE.mkdir(parents=True, exist_ok=True)
-    with (
-        (_STORE / "lock").open("w", encoding="ascii") as lock,
-        tempfile.TemporaryDirectory(dir=_STORE) as folder,
-    ):
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with _locked_store(), tempfile.TemporaryDirectory(dir=_STORE) as folder:
         copied = Path(folder)
         digest = hashlib.sha256("".join(options).encode())
         for path in find_context(context, dockerfile):
@@ -138,12 +138,67 @@ def ensure_image(
             digest.update(f"{name_there}\0".encode() + target.read_bytes())
         tag = f"localhost/cloudflow-{name}:{digest.hexdigest()[:16]}"
         if not _has(tag):
-            if not _has(_BASE):
-                with report.step("making the images' base, Debian trixie: about 30 s"):
-                    _make_base()
+            _ensure_base(report)
             with report.step(f"building the image of {name}: about 30 s, less after the first"):
                 _build(tag, copied, dockerfile, options)
     return _find_image(tag)
+
+
+def push_changed_base(report: Report, script: str, platforms: list[str], address: str) -> None:
+    """Run a script in the base and push the result to a registry without TLS.
+
+    The address then is an index of platforms, as that of the official image. The platforms differ
+    in their names only, because this machine runs one of them.
+    """
+    with _locked_store():
+        _ensure_base(report)
+    name = f"changed-{secrets.token_hex(4)}"
+    index = f"localhost/{name}:index"
+    archive = _STORE / f"{name}.tar"
+    images = {platform: f"localhost/{name}:{platform}" for platform in platforms}
+    try:
+        _run("run", f"--name={name}", *_LIMITS, BASE, "sh", "-ec", script)
+        _run("export", f"--output={archive}", name)
+        _run("manifest", "create", index)
+        for platform, image in images.items():
+            _run("import", f"--arch={platform}", str(archive), image)
+            # The official image for arm64 has this variant.
+            variant = ["--variant=v8"] if platform == "arm64" else []
+            source = f"containers-storage:{image}"
+            _run("manifest", "add", f"--arch={platform}", *variant, index, source)
+        _run("manifest", "push", "--all", "--tls-verify=false", index, f"docker://{address}")
+    finally:
+        _run("rm", "--ignore", name)
+        _run("rmi", "--force", "--ignore", *images.values())
+        _run("rmi", "--force", "--ignore", index)
+        subprocess.run([*_ROOT, "rm", "-f", str(archive)], check=True)
+
+
+def print_build(dockerfile: str, base: str) -> str:
+    """What a build without a context prints. Its base may be in a registry without TLS."""
+    tag = f"localhost/printed-{secrets.token_hex(4)}"
+    printed = _run(
+        "build", "--layers=false", "--pull-always", "--tls-verify=false", *_LIMITS,
+        "--platform=linux/amd64", f"--build-arg=BASE={base}", f"--tag={tag}", "-",
+        given=dockerfile,
+    )  # fmt: skip
+    repository = re.sub(r":[^/]+$", "", base.partition("@")[0])
+    _run("rmi", "--force", tag, *_run("images", "--quiet", repository).split())
+    return printed
+
+
+@contextmanager
+def _locked_store() -> Generator[None]:
+    _STORE.mkdir(parents=True, exist_ok=True)
+    with (_STORE / "lock").open("w", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _ensure_base(report: Report) -> None:
+    if not _has(BASE):
+        with report.step("making the images' base, Debian trixie: about 30 s"):
+            _make_base()
 
 
 def _find_image(name: str) -> Image:
@@ -276,7 +331,7 @@ def _make_base() -> None:
         assert made.returncode == 0, made.stdout + made.stderr
         archive = f"{folder}.tar"
         subprocess.run([*_ROOT, "tar", "-C", str(folder), "-cf", archive, "."], check=True)
-        _run("import", archive, _BASE)
+        _run("import", archive, BASE)
     finally:
         subprocess.run([*_ROOT, "rm", "-rf", str(folder), f"{folder}.tar"], check=True)
 

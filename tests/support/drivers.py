@@ -8,6 +8,7 @@ import asyncio
 import hashlib
 import os
 import subprocess
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -227,12 +228,61 @@ def run_node(address: Address, work: Work) -> Answers:
 
 
 def run_jdbc(address: Address, work: Work, tools: Tools) -> Answers:
+    return _run_program(address, work, *_build_java_command(tools, "jdbc.js"))
+
+
+def _build_java_command(tools: Tools, program: str, *options: str) -> list[str]:
     (driver,) = (jar for jar in tools.jars if jar.name.startswith("postgresql-"))
-    return _run_program(
-        address, work, str(tools.java), "-XX:TieredStopAtLevel=1", "-cp",
-        f"{ensure_rhino()}:{driver}", "org.mozilla.javascript.tools.shell.Main",
-        "-version", "200", str(_PROGRAMS / "jdbc.js"),
-    )  # fmt: skip
+    return [
+        str(tools.java), "-XX:TieredStopAtLevel=1", *options, "-cp", f"{ensure_rhino()}:{driver}",
+        "org.mozilla.javascript.tools.shell.Main", "-version", "200", str(_PROGRAMS / program),
+    ]  # fmt: skip
+
+
+def read_jdbc_hours(address: Address, tools: Tools, *, name: str, zone: str) -> int:
+    """The hours between UTC and a TIMESTAMP DEFAULT NOW() that a JVM of this time zone writes."""
+    command = _build_java_command(tools, "jdbc_time.js", f"-Duser.timezone={zone}")
+    return int(
+        subprocess.run(
+            [*command, name],
+            env=os.environ | _name_variables(address),
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=_PROGRAM_SECONDS,
+            check=True,
+        ).stdout
+    )
+
+
+def start_idle_node(address: Address, *, is_handled: bool) -> subprocess.Popen[str]:
+    """A node-postgres pool that has one idle connection, with or without an `error` handler."""
+    process = subprocess.Popen(
+        ["node", str(_PROGRAMS / "node_idle.js"), "handled" if is_handled else ""],
+        env=os.environ | _name_variables(address),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout
+    assert process.stdout.readline() == "idle\n"
+    return process
+
+
+def run_many_statements(address: Address) -> tuple[int, Counter[str]]:
+    """psycopg with the system's libpq, and more statements than psycopg keeps.
+
+    Returns the major version of libpq, and how many answers were right, wrong and refused.
+    """
+    finished = subprocess.run(
+        [sys.executable, str(_PROGRAMS / "psycopg_many.py")],
+        env=os.environ | _name_variables(address) | {"PSYCOPG_IMPL": "python"},
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=_PROGRAM_SECONDS,
+        check=True,
+    )
+    version, right, wrong, refused = map(int, finished.stdout.split())
+    return version, Counter(right=right, wrong=wrong, refused=refused)
 
 
 def _run_program(address: Address, work: Work, *command: str) -> Answers:
@@ -240,7 +290,7 @@ def _run_program(address: Address, work: Work, *command: str) -> Answers:
     numbers = (work.clients, work.rounds, work.rolled_back_round, work.statements)
     finished = subprocess.run(
         [*command, work.name, *map(str, numbers)],
-        env=os.environ | {f"PG{key.upper()}": str(value) for key, value in address.items()},
+        env=os.environ | _name_variables(address),
         capture_output=True,
         text=True,
         timeout=_PROGRAM_SECONDS,
@@ -249,6 +299,10 @@ def _run_program(address: Address, work: Work, *command: str) -> Answers:
     if finished.returncode:
         return Answers(right=0, errors=(finished.stderr,))
     return Answers(right=int(finished.stdout), errors=())
+
+
+def _name_variables(address: Address) -> dict[str, str]:
+    return {f"PG{key.upper()}": str(value) for key, value in address.items()}
 
 
 def ensure_rhino() -> Path:

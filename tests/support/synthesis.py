@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.support.accepted_findings import PACK, REMEDY
+
 PROJECT = Path(__file__).resolve().parents[2]
 # The CDK's feature flags, for an app that is not started by the command line.
 CONTEXT: dict[str, Any] = json.loads((PROJECT / "cdk.json").read_text(encoding="utf-8"))["context"]
@@ -51,7 +53,12 @@ def run_cdk(*arguments: str, is_validated: bool = True, folder: Path = PROJECT) 
 def synthesize_audited(folder: Path) -> Synthesis:
     """Synthesize tests/support/audited_app.py: cdk-nag runs beside the built-in validation."""
     app = f"{sys.executable} -m tests.support.audited_app"
-    run_cdk("synth", "--quiet", "--strict", "--output", str(folder), "--app", app)
+    try:
+        run_cdk("synth", "--quiet", "--strict", "--output", str(folder), "--app", app)
+    except AssertionError as failure:
+        if PACK in str(failure):
+            raise AssertionError(f"{failure}{REMEDY}") from None
+        raise
     return read_synthesis(folder)
 
 

@@ -43,7 +43,15 @@ def build_templates(settings: EnvironmentSettings) -> dict[str, Template]:
 
 
 @functools.cache
-def build_once(environment: str, *, is_recovery_promoted: bool) -> dict[str, Template]:
+def build_once(
+    environment: str, *, is_recovery_promoted: bool, is_recovery_completed: bool = False
+) -> dict[str, Template]:
     """Templates that several tests share, so none may change them. A build takes half a second."""
     (settings,) = (settings for settings in ENVIRONMENTS if settings.name == environment)
-    return build_templates(replace(settings, is_recovery_promoted=is_recovery_promoted))
+    return build_templates(
+        replace(
+            settings,
+            is_recovery_promoted=is_recovery_promoted,
+            is_recovery_completed=is_recovery_completed,
+        )
+    )

@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
+from tests.support.conditions import resolve_conditions
 from tests.support.synthesis import PROJECT, Template, synthesize_audited
 
 RECORD = PROJECT / "tests" / "synth" / "stateful.json"
@@ -86,9 +87,13 @@ def render_record(record: Record) -> str:
 
 
 def find_stateful(templates: dict[str, Template], *, known: Record) -> Record:
-    """The resources that hold data, and the known ones, even if no policy keeps them any more."""
+    """The resources that hold data, and the known ones, even if no policy keeps them any more.
+
+    A condition counts as the defaults of the parameters decide it, before a promotion.
+    """
     found: Record = {}
-    for stack, template in templates.items():
+    for stack, conditional in templates.items():
+        template = resolve_conditions(conditional)
         aliases = _find_aliases(template)
         for logical_id, resource in template["Resources"].items():
             alias = aliases.get(logical_id)

@@ -1,6 +1,7 @@
 """Records every template in tests/synth/snapshots, in the form that a reviewer reads.
 
-`make snapshots` writes the snapshots and prints what changed.
+`make snapshots` writes the snapshots and prints what changed. It also writes the table of costs in
+docs/design.md, which follows from the templates.
 """
 
 import difflib
@@ -11,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 from tests.support.synthesis import PROJECT, Template, synthesize_audited
+from tests.synth.cost_table import write_table
 
 FOLDER = PROJECT / "tests" / "synth" / "snapshots"
 
@@ -66,11 +68,12 @@ def write(templates: dict[str, Template], folder: Path = FOLDER) -> None:
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         try:
-            templates = synthesize_audited(Path(folder) / "cdk.out").templates
-        except AssertionError as failure:
+            synthesis = synthesize_audited(Path(folder) / "cdk.out")
+            write_table(synthesis)
+        except (AssertionError, ValueError) as failure:
             sys.exit(str(failure))
-    changed = compare(templates)
-    write(templates)
+    changed = compare(synthesis.templates)
+    write(synthesis.templates)
     print("\n".join(changed) or "make snapshots: nothing changed")
 
 

@@ -20,6 +20,7 @@ from tests.support.templates import build_once, build_templates, each_environmen
 
 _ALARM = "AWS::CloudWatch::Alarm"
 _OF_AN_INSTANCE = {"cpu", "memory", "storage", "storage-trend", "connections"}
+_OF_A_REGION = {"backup-age", "backup-depth", "snapshot-age", "snapshot-window", "secret-copies"}
 _FURTHER = {
     "primary-slot-lag",
     "primary-transaction-ids",
@@ -31,7 +32,6 @@ _FURTHER = {
     "pooler-waiting",
     "pooler-metrics",
     "pooler-refusing",
-    "backup-age",
     "migration-failed",
     "rotation-failed",
     "renewal-failed",
@@ -66,7 +66,9 @@ def texts(synthesis: Synthesis) -> dict[str, re.Match[str]]:
             match = _TEXT.fullmatch(alarm["AlarmDescription"])
             assert match, alarm["AlarmDescription"]
             found[alarm["AlarmName"]] = match
-    assert len(found) == len(ENVIRONMENTS) * (3 * len(_OF_AN_INSTANCE) + len(_FURTHER))
+    assert len(found) == len(ENVIRONMENTS) * (
+        3 * len(_OF_AN_INSTANCE) + 2 * len(_OF_A_REGION) + len(_FURTHER)
+    )
     return found
 
 
@@ -98,9 +100,10 @@ def test_what_can_run_out_or_fall_silent_has_an_alarm(settings: EnvironmentSetti
     alarms = _collect(build_once(settings.name, is_recovery_promoted=False), settings)
     instances = ("primary", "replica-1", "recovery")
     expected = {f"{instance}-{what}" for instance in instances for what in _OF_AN_INSTANCE}
+    expected |= {f"{place}-{what}" for place in ("primary", "recovery") for what in _OF_A_REGION}
     assert alarms.keys() == expected | _FURTHER
     for silent in (
-        "backup-age",
+        *(name for name in expected if name.endswith(tuple(_OF_A_REGION))),
         "pooler-waiting",
         "pooler-metrics",
         "pooler-down",
@@ -113,12 +116,19 @@ def test_what_can_run_out_or_fall_silent_has_an_alarm(settings: EnvironmentSetti
 
 
 @each_environment
-def test_after_a_promotion_the_recovery_region_has_the_alarms_of_a_primary(
+def test_after_the_second_deploy_the_recovery_region_has_the_alarms_of_a_primary(
     settings: EnvironmentSettings,
 ) -> None:
-    alarms = _collect(build_once(settings.name, is_recovery_promoted=True), settings)
-    assert alarms.keys() >= {"recovery-slot-lag", "recovery-transaction-ids", "pooler-down"}
-    assert not alarms.keys() & {"recovery-lag", "backup-age"}
+    templates = build_once(settings.name, is_recovery_promoted=True, is_recovery_completed=True)
+    alarms = _collect(templates, settings)
+    assert alarms.keys() >= {
+        "recovery-slot-lag",
+        "recovery-transaction-ids",
+        "recovery-backup-age",
+        "recovery-snapshot-window",
+        "pooler-down",
+    }
+    assert not alarms.keys() & {"recovery-lag", "primary-secret-copies", "recovery-secret-copies"}
     instance = names.recovery_replica(settings)
     assert f"in psql on {instance}:" in alarms["pooler-waiting"]["AlarmDescription"]
     assert f"--region {settings.recovery.name} " in alarms["pooler-down"]["AlarmDescription"]
@@ -137,7 +147,12 @@ def test_every_text_fits_into_cloudwatchs_limit_for_the_longest_names() -> None:
     settings = replace(STAGING, name="e" * 15, host_name=f"{label}.{label}.{label}.internal")
     for is_promoted in (False, True):
         templates = build_templates(
-            replace(settings, is_recovery_promoted=is_promoted, recovery_pooler_tasks=1)
+            replace(
+                settings,
+                is_recovery_promoted=is_promoted,
+                is_recovery_completed=is_promoted,
+                recovery_pooler_tasks=1,
+            )
         )
         alarms = _collect(templates, settings)
         assert alarms
@@ -194,7 +209,6 @@ def test_every_command_is_one_that_psql_or_the_aws_cli_takes(
         "ecs describe-services",
         "logs tail",
         "rds describe-db-instances",
-        "rds describe-db-instance-automated-backups",
     }
 
 

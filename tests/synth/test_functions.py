@@ -20,7 +20,13 @@ from stacks.constructs.bundled_code import bundle_code
 from tests.support.synthesis import CONTEXT, PROJECT, Synthesis
 from tests.support.templates import find
 
-_FOLDERS = ("backup_age", "renew_passwords", "start_migrations", "watch_migrations")
+_FOLDERS = (
+    "check_secret_copies",
+    "measure_backups",
+    "renew_passwords",
+    "start_migrations",
+    "watch_migrations",
+)
 _BUNDLED = "rotate_password"
 # boto3 is in Lambda's Python. These are its dependencies; botocore uses certifi if it is there.
 _BOTO3 = {"boto3", "botocore", "s3transfer", "jmespath", "dateutil", "urllib3", "six", "certifi"}
@@ -100,7 +106,7 @@ def test_a_change_in_one_folder_changes_one_asset(tmp_path: Path) -> None:
         after = _hash_assets(handlers, tmp_path / changed)
         assert {name for name in _FOLDERS if after[name] != before[name]} == {changed}
         before = after
-    shutil.rmtree(handlers / "backup_age" / "__pycache__")
+    shutil.rmtree(handlers / "measure_backups" / "__pycache__")
     assert _hash_assets(handlers, tmp_path / "clean") == before, "compiled files do not count"
 
 

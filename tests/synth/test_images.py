@@ -1,6 +1,9 @@
 """Which files an image is built from: the CDK and the tests take the same ones, and no others."""
 
+import json
 import shutil
+from dataclasses import replace
+from datetime import date
 from pathlib import Path
 
 import aws_cdk as cdk
@@ -10,6 +13,7 @@ from aws_cdk import aws_ecs as ecs
 from db.flyway import DATABASE_FOLDER
 from stacks.constructs.fargate import build_image
 from stacks.environments import STAGING
+from stacks.settings.base_image import BaseImage, render_base
 from tests.support.containers import find_context
 
 _IMAGES = ("flyway", "pgbouncer")
@@ -58,3 +62,30 @@ def test_a_changed_file_rebuilds_the_images_that_hold_it_and_no_other(
         file.write("\n")
     after = {image: _stage(folder, image, tmp_path / f"{image}-2").name for image in _IMAGES}
     assert {image for image in _IMAGES if before[image] != after[image]} == rebuilt
+
+
+def test_a_new_digest_or_a_later_date_rebuilds_the_images_on_that_base(tmp_path: Path) -> None:
+    pinned = BaseImage(
+        name="debian:trixie-slim",
+        digest=f"sha256:{'1' * 64}",
+        resolved=date(2026, 1, 31),
+        packages={"apt": "3.0.3"},
+    )
+    bases = [
+        BaseImage(name="debian:trixie-slim"),
+        pinned,
+        replace(pinned, resolved=date(2026, 2, 28)),
+        replace(pinned, digest=f"sha256:{'2' * 64}"),
+    ]
+    folder = tmp_path / "db"
+    shutil.copytree(DATABASE_FOLDER, folder)
+    for image in _IMAGES:
+        staged: set[str] = set()
+        for number, base in enumerate(bases):
+            (folder / "images" / "base.json").write_text(render_base(base), encoding="utf-8")
+            output = tmp_path / f"{image}-{number}"
+            staged.add(_stage(folder, image, output).name)
+            assets = json.loads((output / "Stack.assets.json").read_text(encoding="utf-8"))
+            (asset,) = assets["dockerImages"].values()
+            assert asset["source"]["dockerBuildArgs"] == base.build_args
+        assert len(staged) == len(bases)

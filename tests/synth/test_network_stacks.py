@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from stacks.environments import STAGING
+from stacks.environments import PRODUCTION, STAGING
 from stacks.settings.environment import AssociatedVpc, EnvironmentSettings, ExistingVpc
 from tests.support.synthesis import Template
-from tests.support.templates import build_templates, each_environment, find, only
+from tests.support.templates import build_once, build_templates, each_environment, find, only
 
 
 @each_environment
@@ -108,3 +108,54 @@ def test_an_existing_vpc_further_clients_and_further_vpcs_are_settings() -> None
         for rule in group.get("SecurityGroupIngress", [])
     ]
     assert opened == ["10.99.0.0/16"]
+
+
+_SUBNET = "AWS::EC2::Subnet"
+_SERVICES = {"ecr.api", "ecr.dkr", "logs", "secretsmanager"}
+
+
+def _find_interface_endpoints(template: Template) -> dict[str, list[str]]:
+    """The zones of each interface endpoint, by the end of its service's name."""
+    zones = {name: subnet["AvailabilityZone"] for name, subnet in find(template, _SUBNET).items()}
+    return {
+        endpoint["ServiceName"].split(".", maxsplit=3)[3]: [
+            zones[subnet["Ref"]] for subnet in endpoint["SubnetIds"]
+        ]
+        for endpoint in find(template, "AWS::EC2::VPCEndpoint").values()
+        if endpoint["VpcEndpointType"] == "Interface"
+    }
+
+
+@each_environment
+def test_interface_endpoints_stand_in_the_zones_of_the_settings_and_nowhere_else(
+    settings: EnvironmentSettings, stack_of: Callable[[EnvironmentSettings, str], Template]
+) -> None:
+    for role, region, has_endpoints in (
+        ("Network", settings.primary, True),
+        ("RecoveryBase", settings.recovery, settings.has_recovery_endpoints),
+    ):
+        template = stack_of(settings, role)
+        zones = list(region.zones[: region.endpoint_zones])
+        expected = dict.fromkeys(_SERVICES, zones) if has_endpoints else {}
+        assert _find_interface_endpoints(template) == expected
+        # Tasks of all zones reach S3.
+        (gateway,) = (
+            endpoint
+            for endpoint in find(template, "AWS::EC2::VPCEndpoint").values()
+            if endpoint["VpcEndpointType"] == "Gateway"
+        )
+        assert len(gateway["RouteTableIds"]) == 3
+
+
+def test_a_region_whose_tasks_run_always_has_its_endpoints() -> None:
+    assert not STAGING.has_recovery_endpoints
+    drill = build_templates(replace(STAGING, recovery_pooler_tasks=1))
+    promoted = build_once(STAGING.name, is_recovery_promoted=True)
+    for templates in (drill, promoted):
+        assert _find_interface_endpoints(templates["RecoveryBase"]).keys() == _SERVICES
+
+
+def test_a_promotion_of_production_changes_nothing_in_its_network() -> None:
+    before = build_once(PRODUCTION.name, is_recovery_promoted=False)
+    after = build_once(PRODUCTION.name, is_recovery_promoted=True)
+    assert after["RecoveryBase"] == before["RecoveryBase"]

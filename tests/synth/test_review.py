@@ -32,7 +32,7 @@ def next_commit(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder.mkdir()
     for name in ("app.py", "cdk.json", "pyproject.toml"):
         shutil.copy2(PROJECT / name, folder)
-    for name in ("db", "stacks", "tests"):
+    for name in ("db", "docs", "stacks", "tests"):
         shutil.copytree(PROJECT / name, folder / name)
     (folder / "db" / "migrations" / _ADDED).write_bytes(_SQL)
     run_cdk(

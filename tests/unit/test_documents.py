@@ -40,6 +40,7 @@ _SNAPSHOTS = PROJECT / "tests" / "synth" / "snapshots"
 _MADE_BY_THE_READER = {
     "cloudflow-staging-restored",
     "cloudflow-staging-before-new-start",
+    "cloudflow-staging-primary-by-hand",
 }
 
 # Names of PostgreSQL, of drivers and of npm that the code does not use.
@@ -365,6 +366,9 @@ def test_an_alarms_section_has_its_threshold() -> None:
         "pooler-waiting": f"more than {thresholds['pooler-waiting'] / 1e3:g} s",
         "pooler-metrics": f"fewer than {thresholds['pooler-metrics']:g} reports",
         "backup-age": f"more than {thresholds['backup-age']:g} s",
+        "backup-depth": f"{thresholds['backup-depth'] / 3600:g} hours less",
+        "snapshot-age": f"older than {thresholds['snapshot-age'] / 3600:g} hours",
+        "snapshot-window": f"more than {thresholds['snapshot-window']:g} s",
     }.items():
         assert words in " ".join(RUNBOOK.section(alarm).split()), f"{alarm}: {words}"
 

@@ -95,6 +95,7 @@ def test_a_wrong_value_is_refused_with_its_remedy(setting: str, value: object, r
             "use False, because a change that restarts",
         ),
         ("pooler_tasks", 1, "use 2 or more, because the loss of one task"),
+        ("has_recovery_endpoints", False, "use True, because a promotion starts tasks at once"),
     ],
 )
 def test_production_has_stricter_rules_than_staging(
@@ -133,6 +134,9 @@ def test_a_name_that_no_physical_name_can_hold_is_refused(name: str) -> None:
             "this range is a large part of the internet",
         ),
         ("client_cidrs", ("office",), "office", "use an IPv4 range"),
+        ("endpoint_zones", 0, None, "use 1 to 3, because no task starts without VPC endpoints"),
+        ("endpoint_zones", 4, None, "use 1 to 3"),
+        ("endpoint_zones", True, None, "use 1 to 3"),
     ],
 )
 def test_a_region_is_refused_by_the_value_that_is_wrong(
@@ -142,6 +146,16 @@ def test_a_region_is_refused_by_the_value_that_is_wrong(
         lambda: replace(STAGING, primary=_replace(STAGING.primary, setting, value)),
         start=f"staging.primary.{setting} is {value if shown is None else shown!r}",
         remedy=remedy,
+    )
+
+
+@pytest.mark.parametrize("place", ["primary", "recovery"])
+def test_the_loss_of_a_zone_does_not_keep_productions_tasks_from_starting(place: str) -> None:
+    region = replace(getattr(PRODUCTION, place), endpoint_zones=1)
+    _assert_refused(
+        lambda: _replace(PRODUCTION, place, region),
+        start=f"production.{place}.endpoint_zones is 1",
+        remedy="use 2 or more, because the loss of one zone",
     )
 
 

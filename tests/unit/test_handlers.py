@@ -1,95 +1,17 @@
-"""The functions that run on a schedule. moto and botocore's Stubber answer for AWS."""
+"""The function that renews PgBouncer's tasks. moto answers for AWS."""
 
 import json
 import time
-from collections.abc import Generator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import boto3
 import pytest
-from botocore.stub import Stubber
 
 from stacks.environments import STAGING
-from stacks.handlers.backup_age import handler as backup_age
-from stacks.handlers.backup_age.recovery_point import find_age_seconds, render_metric_line
 from stacks.handlers.renew_passwords import handler as renew_passwords
 from stacks.handlers.renew_passwords.tasks import replace_outdated_tasks
 from stacks.settings import names
-
-_NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
-_PRIMARY = "cloudflow-production-primary"
-
-
-@pytest.fixture
-def rds(monkeypatch: pytest.MonkeyPatch) -> Any:  # noqa: ANN401
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-west-2")
-    return boto3.client("rds", region_name="us-west-2")
-
-
-@pytest.fixture
-def stubber(rds: Any) -> Generator[Stubber]:  # noqa: ANN401
-    stubber = Stubber(rds)
-    with stubber:
-        yield stubber
-        stubber.assert_no_pending_responses()
-
-
-def _answer(*ages: timedelta | None) -> dict[str, Any]:
-    return {
-        "DBInstanceAutomatedBackups": [
-            {"RestoreWindow": {} if age is None else {"LatestTime": _NOW - age}} for age in ages
-        ]
-    }
-
-
-def test_the_age_is_that_of_the_newest_recovery_point(rds: Any, stubber: Stubber) -> None:  # noqa: ANN401
-    stubber.add_response(
-        "describe_db_instance_automated_backups",
-        _answer(timedelta(hours=3), timedelta(minutes=5), None),
-        {"DBInstanceIdentifier": _PRIMARY},
-    )
-    assert find_age_seconds(rds, _PRIMARY, now=_NOW) == 300
-
-
-@pytest.mark.parametrize("answer", [_answer(), _answer(None)])
-def test_without_a_recovery_point_there_is_no_value(
-    rds: Any,  # noqa: ANN401
-    stubber: Stubber,
-    answer: dict[str, Any],
-) -> None:
-    stubber.add_response("describe_db_instance_automated_backups", answer)
-    with pytest.raises(LookupError, match=f"no replicated backup of {_PRIMARY} in us-west-2"):
-        find_age_seconds(rds, _PRIMARY, now=_NOW)
-
-
-def test_the_line_is_a_metric_in_the_embedded_format() -> None:
-    line = json.loads(render_metric_line(300.0, "CloudFlow/Production", "BackupAge", now=_NOW))
-    (metric,) = line["_aws"]["CloudWatchMetrics"]
-    assert metric["Namespace"] == "CloudFlow/Production"
-    assert metric["Metrics"] == [{"Name": "BackupAge", "Unit": "Seconds"}]
-    assert line["BackupAge"] == 300.0
-    assert line["_aws"]["Timestamp"] == int(_NOW.timestamp() * 1000)
-
-
-def test_the_function_finds_its_handler_and_its_settings(
-    rds: Any,  # noqa: ANN401
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setenv("INSTANCE", _PRIMARY)
-    monkeypatch.setenv("NAMESPACE", "CloudFlow/Production")
-    monkeypatch.setenv("METRIC", "BackupAge")
-    monkeypatch.setattr(boto3, "client", lambda _service: rds)
-    with Stubber(rds) as stubber:
-        stubber.add_response(
-            "describe_db_instance_automated_backups",
-            {"DBInstanceAutomatedBackups": [{"RestoreWindow": {"LatestTime": datetime.now(UTC)}}]},
-        )
-        backup_age.handler({}, None)
-    assert 0 <= json.loads(capsys.readouterr().out)["BackupAge"] < 60
 
 
 def _make_secret(user: str) -> str:

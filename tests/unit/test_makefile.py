@@ -3,14 +3,21 @@
 import os
 import shlex
 import subprocess
+from datetime import UTC, datetime
 
 import pytest
 
+from stacks.commands.check_base import describe_age
+from stacks.settings.base_image import read_base
 from tests.support.machine import PROJECT
 
 
 def _make(*arguments: str, **exported: str) -> str:
     """The output of make in a shell that exports these variables."""
+    return _run(*arguments, **exported).stdout.strip()
+
+
+def _run(*arguments: str, **exported: str) -> subprocess.CompletedProcess[str]:
     inherited = {
         name: value
         for name, value in os.environ.items()
@@ -24,7 +31,7 @@ def _make(*arguments: str, **exported: str) -> str:
         capture_output=True,
         text=True,
         check=True,
-    ).stdout.strip()
+    )
 
 
 def test_only_yes_on_the_command_line_confirms_a_reset() -> None:
@@ -107,3 +114,17 @@ def _show_default(name: str) -> str:
         cwd=PROJECT, capture_output=True, text=True, check=True,
     )  # fmt: skip
     return shown.stdout.strip()
+
+
+def test_a_deploy_says_the_age_of_the_base_before_it_starts() -> None:
+    # `echo` stands in for the CDK, and -o says that node_modules needs no set-up.
+    typed = ("-o", "node_modules/.complete", "ENV=staging", "IN_VENV=echo")
+    expected = describe_age(read_base(), datetime.now(UTC).date())
+    for target, said in {"deploy": expected, "diff": ""}.items():
+        shown = _run(target, *typed)
+        assert shown.stdout.strip() == f"node_modules/.bin/cdk {target} CloudFlow-Staging-*"
+        assert shown.stderr.strip() == said
+        is_checked = "stacks.commands.check_base" in _make("-n", target, *typed)
+        assert is_checked == (target == "deploy"), "also if the base is new today"
+    assert _run("base-age").stderr.strip() == expected, "CI runs this"
+    assert "base-age" in (PROJECT / ".ci" / "run").read_text(encoding="utf-8")

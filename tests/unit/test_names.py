@@ -37,9 +37,10 @@ _NAMES: dict[str, tuple[Callable[[EnvironmentSettings], str], str, int]] = {
     ),
     "renewal_function": (names.renewal_function, r"[A-Za-z0-9_-]+", 64),
     "rotation_function": (names.rotation_function, r"[A-Za-z0-9_-]+", 64),
-    "backup_age_function": (names.backup_age_function, r"[A-Za-z0-9_-]+", 64),
+    "backups_function": (names.backups_function, r"[A-Za-z0-9_-]+", 64),
+    "secret_copies_function": (names.secret_copies_function, r"[A-Za-z0-9_-]+", 64),
     "topic": (names.topic, r"[A-Za-z0-9_-]+", 256),
-    "alarm": (lambda s: names.alarm(s, "backup-age"), r"[A-Za-z0-9_-]+", 255),
+    "alarm": (lambda s: names.alarm(s, "primary-snapshot-window"), r"[A-Za-z0-9_-]+", 255),
     "dashboard": (lambda s: names.dashboard(s, "us-west-2"), r"[A-Za-z0-9_-]+", 255),
     "metrics_namespace": (names.metrics_namespace, r"(?!AWS/)[A-Za-z0-9/_.#:-]+", 255),
 }

@@ -1,0 +1,310 @@
+"""Computes what each environment costs a month, from its templates and docs/prices.json."""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stacks.environments import ENVIRONMENTS
+from stacks.settings import names
+from tests.support.conditions import resolve_conditions
+from tests.support.synthesis import PROJECT, Synthesis, Template
+from tests.support.templates import find
+
+PRICES = PROJECT / "docs" / "prices.json"
+HOURS = 730  # of an average month
+_FUNCTION_GB = 0.125  # Lambda's default
+_INSTANCE = "AWS::RDS::DBInstance"
+_SERVICE = "AWS::ECS::Service"
+
+Properties = dict[str, Any]
+# The cost of each line of the table, in its order.
+Bill = dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PriceList:
+    """docs/prices.json, for one region."""
+
+    region: str
+    content: dict[str, Any]
+
+    def price(self, name: str) -> float:
+        return float(self._read("prices", name)[self.region])
+
+    def size(self, name: str) -> float:
+        return float(self._read("sizes", name))
+
+    def assume(self, name: str) -> float:
+        return float(self._read("assumptions", name))
+
+    def _read(self, part: str, name: str) -> Any:  # noqa: ANN401
+        if name not in self.content[part]:
+            raise ValueError(f"docs/prices.json: {part} has no {name!r}; add it")
+        return self.content[part][name]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """All resources of one environment, by region."""
+
+    templates: dict[str, list[Template]]
+
+    def find(self, region: str, kind: str) -> Iterator[Properties]:
+        for template in self.templates[region]:
+            yield from find(template, kind).values()
+
+    def find_everywhere(self, kind: str) -> Iterator[Properties]:
+        for region in self.templates:
+            yield from self.find(region, kind)
+
+    @property
+    def storage_gb(self) -> float:
+        """The storage of the primary when it is made. Its replicas take their size from it."""
+        (storage,) = {
+            float(instance["AllocatedStorage"])
+            for instance in self.find_everywhere(_INSTANCE)
+            if "AllocatedStorage" in instance
+        }
+        return storage
+
+
+def read_prices(path: Path = PRICES) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def find_bills(synthesis: Synthesis, content: dict[str, Any]) -> dict[tuple[str, str], Bill]:
+    """The bill of each environment in each region, at the prices of the content."""
+    regions = _read_regions(synthesis.folder)
+    bills: dict[tuple[str, str], Bill] = {}
+    for settings in ENVIRONMENTS:
+        templates: dict[str, list[Template]] = {
+            settings.primary.name: [],
+            settings.recovery.name: [],
+        }
+        for name, template in synthesis.templates.items():
+            if name.startswith(names.stack(settings, "")):
+                # A promotion changes properties by conditions. The table is about the time before.
+                templates[regions[name]].append(resolve_conditions(template))
+        resources = Resources(templates=templates)
+        for region in templates:
+            prices = PriceList(region=region, content=content)
+            bills[settings.name, region] = _find_bill(resources, prices)
+    return bills
+
+
+def _read_regions(folder: Path) -> dict[str, str]:
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    return {
+        name: artifact["environment"].rpartition("/")[2]
+        for name, artifact in manifest["artifacts"].items()
+        if artifact["type"] == "aws:cloudformation:stack"
+    }
+
+
+def _find_bill(resources: Resources, prices: PriceList) -> Bill:
+    region = prices.region
+    instances = list(resources.find(region, _INSTANCE))
+    zones = sum(
+        len(endpoint["SubnetIds"])
+        for endpoint in resources.find(region, "AWS::EC2::VPCEndpoint")
+        if endpoint["VpcEndpointType"] == "Interface"
+    )
+    keys = len(list(resources.find(region, "AWS::KMS::Key")))
+    dashboards = len(list(resources.find(region, "AWS::CloudWatch::Dashboard")))
+    private_zones = len(list(resources.find(region, "AWS::Route53::HostedZone")))
+    return {
+        "Database instances": _price_instances(instances, prices),
+        "Storage of the instances": _price_storage(instances, prices, resources.storage_gb),
+        "Database Insights, advanced": _price_insights(instances, prices),
+        "Backups, and copies of backups": _price_backups(resources, prices),
+        "Transfer to the other region": _price_transfer(resources, prices),
+        "PgBouncer's tasks": _price_tasks(resources, prices),
+        "Load balancers": _price_balancers(resources, prices),
+        "Interface VPC endpoints": zones
+        * HOURS
+        * prices.price("interface endpoint in a zone, hour"),
+        "Keys": keys * prices.price("key, month"),
+        "Secrets, and copies of secrets": _count_secrets(resources, region)
+        * prices.price("secret or copy of a secret, month"),
+        "Alarms": _count_alarm_metrics(resources, region)
+        * prices.price("metric of an alarm, month"),
+        "Dashboards": dashboards * prices.price("dashboard, month"),
+        "Own metrics": len(_find_own_metrics(resources, region))
+        * prices.price("own metric, month"),
+        "Logs": _price_logs(resources, prices),
+        "Functions on a schedule": _price_functions(resources, prices),
+        "Private zones": private_zones * prices.price("private zone, month"),
+    }
+
+
+# Databases
+
+
+def _count_copies(instance: Properties) -> int:
+    """A Multi-AZ instance has a standby, with storage of its own."""
+    return 2 if instance.get("MultiAZ") else 1
+
+
+def _find_class(instance: Properties) -> str:
+    return str(instance["DBInstanceClass"]).removeprefix("db.")
+
+
+def _price_instances(instances: list[Properties], prices: PriceList) -> float:
+    return HOURS * sum(
+        _count_copies(instance) * prices.price(f"database instance {_find_class(instance)}, hour")
+        for instance in instances
+    )
+
+
+def _price_storage(instances: list[Properties], prices: PriceList, storage_gb: float) -> float:
+    return storage_gb * sum(
+        _count_copies(instance)
+        * prices.price(f"database storage {instance['StorageType']}, GB-month")
+        for instance in instances
+    )
+
+
+def _price_insights(instances: list[Properties], prices: PriceList) -> float:
+    cpus = sum(
+        prices.size(f"vCPU of {_find_class(instance)}")
+        for instance in instances
+        if instance["DatabaseInsightsMode"] == "advanced"
+    )
+    return cpus * HOURS * prices.price("Database Insights advanced, vCPU-hour")
+
+
+def _price_backups(resources: Resources, prices: PriceList) -> float:
+    """RDS charges for backups beyond the size of the instances, and for copies from their start."""
+    daily_share = prices.assume("share of the storage that changes in a day")
+    shares = 0.0
+    for instance in resources.find(prices.region, _INSTANCE):
+        shares += float(instance["BackupRetentionPeriod"]) * daily_share
+    for instance in resources.find_everywhere(_INSTANCE):
+        if instance.get("AutomaticBackupReplicationRegion") == prices.region:
+            days = float(instance["AutomaticBackupReplicationRetentionPeriod"])
+            shares += 1 + days * daily_share
+    return shares * resources.storage_gb * prices.price("database backup, GB-month")
+
+
+def _price_transfer(resources: Resources, prices: PriceList) -> float:
+    """What changes is sent to a replica of the other region, and to the copy of the backups."""
+    copies = 0
+    for region in resources.templates:
+        for instance in resources.find(region, _INSTANCE):
+            source = json.dumps(instance.get("SourceDBInstanceIdentifier"))
+            copies += region != prices.region and f":rds:{prices.region}:" in source
+            copies += region == prices.region and "AutomaticBackupReplicationRegion" in instance
+    changed_gb = (
+        resources.storage_gb
+        * prices.assume("share of the storage that changes in a day")
+        * HOURS
+        / 24
+    )
+    return copies * changed_gb * prices.price("transfer to another region, GB")
+
+
+# Tasks
+
+
+def _price_tasks(resources: Resources, prices: PriceList) -> float:
+    total = 0.0
+    for template in resources.templates[prices.region]:
+        for service in find(template, _SERVICE).values():
+            task = template["Resources"][service["TaskDefinition"]["Ref"]]["Properties"]
+            processor = f"Fargate {task['RuntimePlatform']['CpuArchitecture']}"
+            hourly = int(task["Cpu"]) / 1024 * prices.price(f"{processor}, vCPU-hour")
+            hourly += int(task["Memory"]) / 1024 * prices.price(f"{processor}, GB-hour")
+            total += _count_tasks(template, service) * HOURS * hourly
+    return total
+
+
+def _count_tasks(template: Template, service: Properties) -> int:
+    """The tasks at little load. Scaling adds more, and the table does not."""
+    minimums = [
+        int(target["MinCapacity"])
+        for target in find(template, "AWS::ApplicationAutoScaling::ScalableTarget").values()
+    ]
+    return max(minimums) if minimums else int(service["DesiredCount"])
+
+
+def _price_balancers(resources: Resources, prices: PriceList) -> float:
+    hourly = 0.0
+    for template in resources.templates[prices.region]:
+        tasks = sum(_count_tasks(template, s) for s in find(template, _SERVICE).values())
+        units = prices.assume("capacity units of a load balancer with tasks") if tasks else 0
+        for _ in find(template, "AWS::ElasticLoadBalancingV2::LoadBalancer"):
+            hourly += prices.price("network load balancer, hour")
+            hourly += units * prices.price("network load balancer, capacity unit-hour")
+    return HOURS * hourly
+
+
+def _price_functions(resources: Resources, prices: PriceList) -> float:
+    runs = 0.0
+    for rule in resources.find(prices.region, "AWS::Events::Rule"):
+        if "ScheduleExpression" in rule and rule["State"] == "ENABLED":
+            runs += HOURS * 60 / _read_minutes(rule["ScheduleExpression"])
+    gb_seconds = prices.assume("seconds of a scheduled run") * _FUNCTION_GB
+    return runs * (
+        prices.price("function, request") + gb_seconds * prices.price("function ARM64, GB-second")
+    )
+
+
+def _read_minutes(schedule: str) -> int:
+    rate = re.fullmatch(r"rate\((\d+) (minute|hour|day)s?\)", schedule)
+    if rate is None:
+        raise ValueError(f"tests/synth/costs.py: the schedule {schedule} is not read; add its form")
+    return int(rate[1]) * {"minute": 1, "hour": 60, "day": 24 * 60}[rate[2]]
+
+
+# Secrets, metrics and logs
+
+
+def _count_secrets(resources: Resources, region: str) -> int:
+    copies = [
+        copy
+        for secret in resources.find_everywhere("AWS::SecretsManager::Secret")
+        for copy in secret.get("ReplicaRegions", [])
+        if copy["Region"] == region
+    ]
+    return len(list(resources.find(region, "AWS::SecretsManager::Secret"))) + len(copies)
+
+
+def _count_alarm_metrics(resources: Resources, region: str) -> int:
+    """An alarm on an expression costs as much as the metrics in it."""
+    return sum(
+        sum("MetricStat" in metric for metric in alarm["Metrics"]) if "Metrics" in alarm else 1
+        for alarm in resources.find(region, "AWS::CloudWatch::Alarm")
+    )
+
+
+def _find_own_metrics(resources: Resources, region: str) -> set[str]:
+    """The metrics of this project that the region's alarms, dashboards and filters name."""
+    text = json.dumps(resources.templates[region], sort_keys=True).replace("\\", "")
+    in_dashboards = re.findall(r'"CloudFlow/\w+", ?"(\w+)"(?!:)', text)
+    elsewhere = re.findall(r'"MetricName": "(\w+)", "(?:Metric)?Namespace": "CloudFlow/', text)
+    return {*in_dashboards, *elsewhere}
+
+
+def _price_logs(resources: Resources, prices: PriceList) -> float:
+    total = 0.0
+    for group in resources.find(prices.region, "AWS::Logs::LogGroup"):
+        months = float(group["RetentionInDays"]) * 24 / HOURS
+        total += _assume_log_gb(str(group["LogGroupName"]), prices) * (
+            prices.price("log ingested, GB") + months * prices.price("log stored, GB-month")
+        )
+    for instance in resources.find(prices.region, _INSTANCE):
+        if instance["MonitoringInterval"]:
+            gb = prices.assume("GB a month of operating system metrics of an instance")
+            total += gb * prices.price("log ingested, GB")
+    return total
+
+
+def _assume_log_gb(group: str, prices: PriceList) -> float:
+    kind = group.rpartition("/")[2]
+    is_known = f"GB a month of the log {kind}" in prices.content["assumptions"]
+    return prices.assume(
+        f"GB a month of the log {kind}" if is_known else "GB a month of any other log"
+    )
