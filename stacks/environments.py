@@ -22,7 +22,7 @@ These settings have a default. To change one, add it to an environment:
     is_recovery_completed=False    True: a second deploy, after the promotion
     recovery_pooler_tasks=0        PgBouncer tasks there before it takes over
 
-A Region may also have existing_vpc, client_cidrs and associated_vpcs.
+A Region may also have zone_ids, existing_vpc, client_cidrs and associated_vpcs.
 
 Development runs on localhost (db/local) and has no stacks.
 """
