@@ -10,12 +10,14 @@ from constructs import Construct
 from db.roles import POOLER_USERS
 from stacks.constructs.alarms import Alarms
 from stacks.constructs.alarms_instances import add_instance_alarms, add_primary_alarms
-from stacks.constructs.alarms_jobs import add_backup_age_alarm
+from stacks.constructs.alarms_jobs import add_backup_age_alarm, add_renewal_alarm
 from stacks.constructs.alarms_pgbouncer import add_pgbouncer_alarms
 from stacks.constructs.backup_age import add_backup_age
 from stacks.constructs.base_stack import BaseStack
 from stacks.constructs.credentials import name_client_secret
 from stacks.constructs.dashboard import Graph, build_dashboard
+from stacks.constructs.event_mails import add_rollout_mail
+from stacks.constructs.instance_events import add_instance_events
 from stacks.constructs.instance_resources import SharedResources, build_shared_resources
 from stacks.constructs.instances import build_replica
 from stacks.constructs.monitored_instance import MonitoredInstance
@@ -53,7 +55,7 @@ class RecoveryStack(BaseStack):
             region=settings.recovery,
             account=account,
             description="the database in the recovery region",
-            has_data=True,
+            is_protected=True,
         )
         shared = build_shared_resources(self, settings, network=network, key=key)
         replica = self._build_replica(settings, shared, primary)
@@ -65,7 +67,7 @@ class RecoveryStack(BaseStack):
         )
         pgbouncer = self._build_pgbouncer(settings, schema_version, shared, replica, tasks)
         backup_age = add_backup_age(self, settings)
-        self._build_monitoring(settings, pgbouncer, tasks, backup_age)
+        self._build_monitoring(settings, pgbouncer, tasks, backup_age, replica)
 
     def _build_replica(
         self,
@@ -113,9 +115,8 @@ class RecoveryStack(BaseStack):
             secrets=secrets,
             key=shared.key,
             tasks=tasks,
-            tasks_maximum=(
-                settings.pooler_tasks_maximum if settings.is_recovery_promoted else tasks
-            ),
+            # A promotion starts its tasks at once. Scaling comes with the deploy after it.
+            tasks_maximum=settings.pooler_tasks_maximum if settings.is_recovery_completed else 0,
         )
         # The CDK allows the ARN with its random last six characters. ECS asks for the ARN without
         # them (aws-cdk#18555).
@@ -147,6 +148,7 @@ class RecoveryStack(BaseStack):
         pgbouncer: PgBouncerService,
         tasks: int,
         backup_age: cloudwatch.IMetric,
+        replica: rds.IDatabaseInstance,
     ) -> None:
         instance = MonitoredInstance(
             title="Recovery",
@@ -157,6 +159,9 @@ class RecoveryStack(BaseStack):
         )
         alarms = Alarms(self, "Alarms", settings=settings)
         add_instance_alarms(alarms, settings, instance)
+        add_instance_events(alarms, settings, writer=instance.identifier, others=[], after=replica)
+        add_renewal_alarm(alarms, settings)
+        add_rollout_mail(alarms, settings)
         further_graphs: list[Graph] = []
         if settings.is_recovery_promoted:
             add_primary_alarms(alarms, instance)
