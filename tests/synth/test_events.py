@@ -1,6 +1,7 @@
 """Events that people hear of, and events that replace PgBouncer's tasks."""
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -233,6 +234,8 @@ def test_a_mail_about_an_event_says_what_happened_and_what_to_do(
     assert transformer["InputPathsMap"]["time"] == "$.time"
     assert any(line.startswith("What ECS says: <") for line in said)
     assert "First command:" in said
+    # EventBridge replaces <name> by a part of the event, and nothing else is one.
+    assert set(re.findall("<([^>]*)>", "".join(said))) == transformer["InputPathsMap"].keys()
     assert said[-1] == f"Runbook: docs/runbook.md#{subject}"
 
 
