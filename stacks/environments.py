@@ -23,7 +23,7 @@ These settings have a default. To change one, add it to an environment:
     recovery_pooler_tasks=0        PgBouncer tasks there before it takes over
     has_recovery_endpoints=True    False: cheaper; a deploy must make them before a promotion
 
-A Region may also have existing_vpc, client_cidrs, associated_vpcs and endpoint_zones.
+A Region may also have zone_ids, existing_vpc, client_cidrs, associated_vpcs and endpoint_zones.
 
 Development runs on localhost (db/local) and has no stacks.
 """

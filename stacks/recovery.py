@@ -10,12 +10,18 @@ from constructs import Construct
 from db.roles import POOLER_USERS
 from stacks.constructs.alarms import Alarms
 from stacks.constructs.alarms_instances import add_instance_alarms, add_primary_alarms
-from stacks.constructs.alarms_jobs import add_backup_alarms, add_secret_copies_alarm
+from stacks.constructs.alarms_jobs import (
+    add_backup_alarms,
+    add_renewal_alarm,
+    add_secret_copies_alarm,
+)
 from stacks.constructs.alarms_pgbouncer import add_pgbouncer_alarms
 from stacks.constructs.backup_measures import BackupMeasures, add_backup_measures
 from stacks.constructs.base_stack import BaseStack
 from stacks.constructs.credentials import name_client_secret
 from stacks.constructs.dashboard import build_dashboard
+from stacks.constructs.event_mails import add_rollout_mail
+from stacks.constructs.instance_events import add_instance_events
 from stacks.constructs.instance_resources import SharedResources, build_shared_resources
 from stacks.constructs.instances import build_replica
 from stacks.constructs.monitored_instance import MonitoredInstance
@@ -56,7 +62,7 @@ class RecoveryStack(BaseStack):
             region=settings.recovery,
             account=account,
             description="the database in the recovery region",
-            has_data=True,
+            is_protected=True,
         )
         shared = build_shared_resources(self, settings, network=network, key=key)
         replica = self._build_replica(settings, shared, primary)
@@ -64,7 +70,7 @@ class RecoveryStack(BaseStack):
         if not settings.is_recovery_promoted:
             self._prepare_promotion(settings, replica, pgbouncer)
         add_secret_copies_check(self, settings, is_enabled=not settings.is_recovery_completed)
-        self._build_monitoring(settings, pgbouncer, self._measure_backups(settings))
+        self._build_monitoring(settings, pgbouncer, self._measure_backups(settings), replica)
 
     def _build_replica(
         self,
@@ -116,6 +122,7 @@ class RecoveryStack(BaseStack):
                 if settings.is_recovery_promoted
                 else settings.recovery_pooler_tasks
             ),
+            # A promotion starts its tasks at once. Scaling comes with the deploy after it.
             tasks_maximum=settings.pooler_tasks_maximum if settings.is_recovery_completed else 0,
         )
         # The CDK allows the ARN with its random last six characters. ECS asks for the ARN without
@@ -174,7 +181,11 @@ class RecoveryStack(BaseStack):
         )
 
     def _build_monitoring(
-        self, settings: EnvironmentSettings, pgbouncer: PgBouncerService, backups: BackupMeasures
+        self,
+        settings: EnvironmentSettings,
+        pgbouncer: PgBouncerService,
+        backups: BackupMeasures,
+        replica: rds.IDatabaseInstance,
     ) -> None:
         # Until the second deploy, the alarms are those of a standby. So a promotion changes none.
         is_completed = settings.is_recovery_completed
@@ -189,6 +200,9 @@ class RecoveryStack(BaseStack):
         alarms = Alarms(self, "Alarms", settings=settings)
         add_instance_alarms(alarms, settings, instance)
         add_backup_alarms(alarms, settings, backups, instance.name)
+        add_instance_events(alarms, settings, writer=instance.identifier, others=[], after=replica)
+        add_renewal_alarm(alarms, settings)
+        add_rollout_mail(alarms, settings)
         if is_completed:
             add_primary_alarms(alarms, instance)
         else:

@@ -1,4 +1,4 @@
-"""The alarms of jobs: migrations, password changes, backups and the copies of secrets."""
+"""The alarms of jobs: password changes, backups and the copies of secrets."""
 
 from aws_cdk import aws_cloudwatch as cloudwatch
 
@@ -21,29 +21,7 @@ _SNAPSHOT_AGE_SECONDS = 26 * 3600
 _OUTSIDE_WINDOW_SECONDS = 300
 
 
-def add_migration_alarm(
-    alarms: Alarms, settings: EnvironmentSettings, failures: cloudwatch.IMetric
-) -> None:
-    alarms.add(
-        "migration-failed",
-        failures,
-        ABOVE,
-        0,
-        periods=1,
-        missing=_NOT_BREACHING,
-        text=AlarmText(
-            problem="A migration failed. A deploy that ran it was rolled back. The log names the "
-            "file, the line and PostgreSQL's error.",
-            command=f"aws logs tail {names.log_group(settings, 'migrations')} "
-            f"--region {alarms.region} --since 2h",
-            waiting="The database goes on with its last good schema. If the failed migration did "
-            "not run in a transaction, no further migration can run until somebody repairs it.",
-            anchor="migration-failed",
-        ),
-    )
-
-
-def add_password_alarms(alarms: Alarms, settings: EnvironmentSettings) -> None:
+def add_rotation_alarm(alarms: Alarms, settings: EnvironmentSettings) -> None:
     _add_function_alarm(
         alarms,
         "rotation-failed",
@@ -52,14 +30,19 @@ def add_password_alarms(alarms: Alarms, settings: EnvironmentSettings) -> None:
         waiting="PgBouncer goes on with its present password, and no client notices. The "
         "password gets older than 30 days.",
     )
+
+
+def add_renewal_alarm(alarms: Alarms, settings: EnvironmentSettings) -> None:
+    """In both regions: the recovery region must have the newest passwords when it takes over."""
     _add_function_alarm(
         alarms,
         "renewal-failed",
         names.renewal_function(settings),
-        problem="The function that replaces PgBouncer's tasks after a password change failed.",
+        problem="The function that replaces PgBouncer's tasks after a change of a password or of "
+        "the schema failed.",
         waiting="The tasks go on with the old passwords. A client with a new password is "
         "refused. The next rotation changes the password that the tasks still use, and "
-        "PgBouncer can then not log in to PostgreSQL.",
+        "PgBouncer can then not log in to PostgreSQL. After a migration, prepared statements fail.",
     )
 
 

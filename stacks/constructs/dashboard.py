@@ -66,7 +66,7 @@ def _add_row(dashboard: cloudwatch.Dashboard, graphs: Sequence[Graph]) -> None:
 def _list_pgbouncer_graphs(
     settings: EnvironmentSettings, pgbouncer: PgBouncerService
 ) -> list[list[Graph]]:
-    tasks = [healthy_tasks(pgbouncer.target_group), unhealthy_tasks(pgbouncer.target_group)]
+    tasks = [healthy_tasks(pgbouncer.balancer), unhealthy_tasks(pgbouncer.balancer)]
     clients = [
         pool_occupancy(settings, Metric.CLIENTS_ACTIVE, "active"),
         pool_occupancy(settings, Metric.CLIENTS_WAITING, "waiting"),
@@ -86,7 +86,7 @@ def _list_pgbouncer_graphs(
             ("PgBouncer: refused clients", [clients_refused(settings)]),
             (
                 "PgBouncer: connections at the load balancer",
-                [client_connections(pgbouncer.load_balancer)],
+                [client_connections(pgbouncer.balancer)],
             ),
         ],
         [

@@ -218,7 +218,7 @@ def _add_log_groups(
             log_group_name=names.database_log_group(identifier, export),
             encryption_key=key,
             retention=_LOG_RETENTION,
-            removal_policy=cdk.RemovalPolicy.RETAIN,
+            removal_policy=cdk.RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE,
         )
         _find_resource(instance).node.add_dependency(group)
 

@@ -23,7 +23,7 @@ class PasswordRotation(Construct):
     """Secrets Manager's rotation function for two users.
 
     Each rotation gives a new password to the user that is not in use. Running tasks keep their
-    user's password until the next rotation. password_renewal.py replaces the tasks before that.
+    user's password until the next rotation. task_renewal.py replaces the tasks before that.
     """
 
     def __init__(

@@ -93,7 +93,7 @@ def _check_types(settings: "EnvironmentSettings") -> None:
         f"use {' or '.join(architectures)}",
     )
     for place, region in (("primary", settings.primary), ("recovery", settings.recovery)):
-        for setting in ("zones", "client_cidrs", "associated_vpcs"):
+        for setting in ("zones", "zone_ids", "client_cidrs", "associated_vpcs"):
             value = getattr(region, setting)
             _refuse_unless(
                 type(value) is tuple,
@@ -138,6 +138,16 @@ def _check_region(settings: "EnvironmentSettings", place: str, region: "Region")
         settings,
         f"{place}.zones",
         f"name {_ZONES} different availability zones of {region.name}",
+    )
+    _refuse_unless(
+        not region.zone_ids
+        or (
+            len(set(region.zone_ids)) == len(region.zones)
+            and all(re.fullmatch(r"[a-z]{3}\d-az\d", zone_id) for zone_id in region.zone_ids)
+        ),
+        settings,
+        f"{place}.zone_ids",
+        f"use the ids that `make prepare ENV={settings.name}` prints, one for each zone",
     )
     network = _parse_cidr(settings, f"{place}.vpc_cidr", region.vpc_cidr)
     _refuse_unless(

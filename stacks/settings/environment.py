@@ -40,6 +40,9 @@ class Region:
     name: str
     # Three availability zones of the region.
     zones: tuple[str, ...]
+    # The ids of these zones, such as use1-az4, in the same order. The same name is another zone in
+    # another account. `make prepare` prints the ids, and refuses an account that has others.
+    zone_ids: tuple[str, ...] = ()
     # The IPv4 range of the VPC, /16 to /20. With existing_vpc, the range that the VPC has.
     vpc_cidr: str
     # A VPC to use instead of a new one.

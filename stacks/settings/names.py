@@ -60,6 +60,11 @@ def parameter(settings: EnvironmentSettings, name: str) -> str:
     return f"/cloudflow/{settings.name}/database/{name}"
 
 
+def command(settings: EnvironmentSettings, name: str) -> str:
+    """The name of an SSM parameter that holds a command for people."""
+    return f"/cloudflow/{settings.name}/commands/{name}"
+
+
 def log_group(settings: EnvironmentSettings, source: str) -> str:
     return f"/cloudflow/{settings.name}/{source}"
 
@@ -101,6 +106,16 @@ def backups_function(settings: EnvironmentSettings) -> str:
 
 def secret_copies_function(settings: EnvironmentSettings) -> str:
     return _fit(f"cloudflow-{settings.name}-secret-copies", 64)
+
+
+def event_subscription(settings: EnvironmentSettings, purpose: str) -> str:
+    """A subscription to the events of RDS."""
+    return _fit(f"cloudflow-{settings.name}-{purpose}", 254)
+
+
+def rule(settings: EnvironmentSettings, subject: str) -> str:
+    """A rule of EventBridge that tells people about an event."""
+    return _fit(f"cloudflow-{settings.name}-{subject}", 64)
 
 
 def topic(settings: EnvironmentSettings) -> str:

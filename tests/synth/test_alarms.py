@@ -32,10 +32,10 @@ _FURTHER = {
     "pooler-waiting",
     "pooler-metrics",
     "pooler-refusing",
-    "migration-failed",
     "rotation-failed",
     "renewal-failed",
 }
+_IN_BOTH_REGIONS = {"renewal-failed"}
 _INSTANCE = re.compile(r"^(primary|replica-\d+|recovery)-")
 _TEXT = re.compile(
     r"(?P<problem>.+\.)\n\n"
@@ -59,7 +59,10 @@ def _collect(templates: dict[str, Any], settings: EnvironmentSettings) -> dict[s
 
 @pytest.fixture(scope="module")
 def texts(synthesis: Synthesis) -> dict[str, re.Match[str]]:
-    """The parts of every alarm's text, by the alarm's whole name."""
+    """The parts of every alarm's text, by the alarm's whole name.
+
+    An alarm that both regions have is here once.
+    """
     found: dict[str, re.Match[str]] = {}
     for template in synthesis.templates.values():
         for alarm in find(template, _ALARM).values():
@@ -113,6 +116,23 @@ def test_what_can_run_out_or_fall_silent_has_an_alarm(settings: EnvironmentSetti
         assert alarms[silent]["TreatMissingData"] == "breaching"
     # The replicas of an idle primary show up to 300 s.
     assert alarms["replica-1-lag"]["Threshold"] > 300
+
+
+@each_environment
+@pytest.mark.parametrize("is_recovery_promoted", [False, True])
+def test_both_regions_tell_when_pgbouncers_tasks_cannot_be_renewed(
+    settings: EnvironmentSettings, is_recovery_promoted: bool
+) -> None:
+    templates = build_once(settings.name, is_recovery_promoted=is_recovery_promoted)
+    for role, region in (("Monitoring", settings.primary), ("Recovery", settings.recovery)):
+        alarms = _collect(
+            {"Monitoring": {"Resources": {}}, "Recovery": {"Resources": {}}}
+            | {role: templates[role]},
+            settings,
+        )
+        assert alarms.keys() >= _IN_BOTH_REGIONS
+        for name in _IN_BOTH_REGIONS:
+            assert f"--region {region.name} " in alarms[name]["AlarmDescription"]
 
 
 @each_environment

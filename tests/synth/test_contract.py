@@ -145,14 +145,16 @@ def test_a_resource_that_outlives_its_stack_keeps_its_policy(
     templates: dict[str, Template], record: contract.Record, kind: str, stake: str
 ) -> None:
     changed = [it for it in templates[PRIMARY]["Resources"].values() if it["Type"] == kind]
+    (policy,) = {resource["DeletionPolicy"] for resource in changed}
+    assert policy.startswith("Retain")
     for resource in changed:
         resource["DeletionPolicy"] = "Delete"
     findings = _compare(record, templates)
     assert len(findings) == len(changed) > 0
     for finding in findings:
         assert (
-            'changes DeletionPolicy from "Retain" to "Delete". CloudFormation would no longer keep '
-            "it when the stack is deleted or the resource leaves the template. "
+            f'changes DeletionPolicy from "{policy}" to "Delete". CloudFormation would no longer '
+            "keep it when the stack is deleted or the resource leaves the template. "
             f"At stake: {stake}. {UNDO}"
         ) in finding
 

@@ -108,8 +108,8 @@ def test_production_survives_a_zone_and_changes_in_its_window(
         primary = _instances(stack_of(settings, "Database"))[names.primary(settings)]
         assert primary["MultiAZ"] is is_production
         assert primary["ApplyImmediately"] is not is_production
-    service = only(stack_of(PRODUCTION, "Pooling"), "AWS::ECS::Service")
-    assert service["DesiredCount"] >= 2
+    scaling = only(stack_of(PRODUCTION, "Pooling"), "AWS::ApplicationAutoScaling::ScalableTarget")
+    assert scaling["MinCapacity"] >= 2
 
 
 @each_environment

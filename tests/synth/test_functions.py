@@ -17,7 +17,7 @@ from tests.support.templates import find
 _FOLDERS = (
     "check_secret_copies",
     "measure_backups",
-    "renew_passwords",
+    "renew_tasks",
     "start_migrations",
     "watch_migrations",
 )

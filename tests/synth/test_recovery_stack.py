@@ -140,6 +140,7 @@ def test_the_second_deploy_adds_what_could_wait(settings: EnvironmentSettings) -
     assert {change for change in changes if change[1] != "added"} == {
         (_ALARM, "removed"),  # of a replica
         ("AWS::CloudWatch::Dashboard", "DashboardBody"),
+        (_SERVICE, "DesiredCount"),  # scaling decides it from now on
         ("AWS::Events::Rule", "State"),  # the check of copied secrets
         ("AWS::Lambda::Function", "Environment"),  # the backups of the new primary
         *([(_INSTANCE, "MultiAZ")] if settings.is_multi_az else []),

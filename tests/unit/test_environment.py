@@ -122,6 +122,8 @@ def test_a_name_that_no_physical_name_can_hold_is_refused(name: str) -> None:
     ("setting", "value", "shown", "remedy"),
     [
         ("zones", ("us-west-2a", "us-west-2b", "us-west-2c"), None, "availability zones of us-eas"),
+        ("zone_ids", ("use1-az1", "use1-az2"), None, "use the ids that `make prepare ENV="),
+        ("zone_ids", ("a", "b", "c"), None, "prints, one for each zone"),
         ("zones", ("us-east-1a", "us-east-1b"), None, "name 3 different availability zones"),
         ("zones", ("us-east-1a", "us-east-1a", "us-east-1b"), None, "name 3 different"),
         ("vpc_cidr", "10.20.0.0/21", None, "use /16 to /20"),
