@@ -4,13 +4,18 @@ from constructs import Construct
 
 from stacks.constructs.alarms import Alarms
 from stacks.constructs.alarms_instances import add_instance_alarms, add_primary_alarms
-from stacks.constructs.alarms_jobs import add_migration_alarm, add_password_alarms
+from stacks.constructs.alarms_jobs import (
+    add_migration_alarm,
+    add_password_alarms,
+    add_storage_size_alarm,
+)
 from stacks.constructs.alarms_pgbouncer import add_pgbouncer_alarms
 from stacks.constructs.base_stack import BaseStack
 from stacks.constructs.dashboard import build_dashboard
 from stacks.constructs.failed_migrations import count_failed_migrations
 from stacks.constructs.monitored_instance import MonitoredInstance
 from stacks.constructs.pgbouncer_service import PgBouncerService
+from stacks.constructs.storage_size import add_storage_size
 from stacks.settings import budget, names
 from stacks.settings.environment import EnvironmentSettings
 
@@ -36,6 +41,7 @@ class MonitoringStack(BaseStack):
         primary = _describe_primary(settings)
         instances = [primary, *_describe_replicas(settings)]
         failed_migrations = count_failed_migrations(self, settings)
+        add_storage_size(self, settings, instances)
         alarms = Alarms(self, "Alarms", settings=settings)
         for instance in instances:
             add_instance_alarms(alarms, settings, instance)
@@ -49,6 +55,7 @@ class MonitoringStack(BaseStack):
                 tasks=settings.pooler_tasks,
             )
             add_password_alarms(alarms, settings)
+        add_storage_size_alarm(alarms, settings)
         add_migration_alarm(alarms, settings, failed_migrations)
         build_dashboard(
             self,

@@ -10,7 +10,7 @@ from constructs import Construct
 from db.roles import POOLER_USERS
 from stacks.constructs.alarms import Alarms
 from stacks.constructs.alarms_instances import add_instance_alarms, add_primary_alarms
-from stacks.constructs.alarms_jobs import add_backup_age_alarm
+from stacks.constructs.alarms_jobs import add_backup_age_alarm, add_storage_size_alarm
 from stacks.constructs.alarms_pgbouncer import add_pgbouncer_alarms
 from stacks.constructs.backup_age import add_backup_age
 from stacks.constructs.base_stack import BaseStack
@@ -23,9 +23,14 @@ from stacks.constructs.network import DatabaseNetwork
 from stacks.constructs.parameter_group import build_parameter_group
 from stacks.constructs.pgbouncer_service import PgBouncerService
 from stacks.constructs.pgbouncer_task import DatabaseHosts, PgBouncerSecrets
+from stacks.constructs.storage_size import add_storage_size
 from stacks.settings import budget, names
 from stacks.settings.access import CLIENT_USERS
 from stacks.settings.environment import EnvironmentSettings
+
+# PgBouncer's load balancer and roles stay without a replica, so that the next replica finds them.
+# No task runs then. RFC 2606 keeps names that end in .invalid from ever resolving.
+_NO_DATABASE = "no-recovery-replica.invalid"
 
 
 class RecoveryStack(BaseStack):
@@ -56,7 +61,15 @@ class RecoveryStack(BaseStack):
             has_data=True,
         )
         shared = build_shared_resources(self, settings, network=network, key=key)
-        replica = self._build_replica(settings, shared, primary)
+        # The group stays when the replica is taken out, for the next one.
+        parameter_group = build_parameter_group(
+            self, "Parameters", role="recovery", parameters=budget.replica_parameters(settings)
+        )
+        replica = (
+            self._build_replica(settings, shared, parameter_group, primary)
+            if settings.has_recovery_replica
+            else None
+        )
         # Before a promotion no task runs, except for a drill.
         tasks = (
             settings.pooler_tasks
@@ -71,23 +84,29 @@ class RecoveryStack(BaseStack):
         self,
         settings: EnvironmentSettings,
         shared: SharedResources,
+        parameter_group: rds.ParameterGroup,
         primary: rds.IDatabaseInstance,
     ) -> rds.IDatabaseInstance:
+        number = settings.recovery_replica_number
         return build_replica(
             self,
-            "Replica",
+            # A new id makes a new instance beside the old one, which stays.
+            "Replica" if number == 1 else f"Replica{number}",
             settings=settings,
             shared=shared,
-            parameter_group=build_parameter_group(
-                self,
-                "Parameters",
-                role="recovery",
-                parameters=budget.replica_parameters(settings),
-            ),
+            parameter_group=parameter_group,
             # The primary has a fixed name. So its ARN is text, not a reference to its stack.
             source=primary,
             identifier=names.recovery_replica(settings),
             instance_class=settings.recovery_instance_class,
+            # RDS cannot promote a replica that is making a backup. So the replica has a window of
+            # its own, and gets the window of a primary with the promotion.
+            backup_window=(
+                settings.backup_window
+                if settings.is_recovery_promoted
+                else settings.recovery_backup_window
+            ),
+            maintenance_window=settings.recovery_maintenance_window,
             storage_key=shared.key,
             is_promoted=settings.is_recovery_promoted,
         )
@@ -97,7 +116,7 @@ class RecoveryStack(BaseStack):
         settings: EnvironmentSettings,
         schema_version: str,
         shared: SharedResources,
-        replica: rds.IDatabaseInstance,
+        replica: rds.IDatabaseInstance | None,
         tasks: int,
     ) -> PgBouncerService:
         secrets = self._find_secrets(settings)
@@ -109,7 +128,10 @@ class RecoveryStack(BaseStack):
             region=settings.recovery,
             network=shared.network,
             database_group=shared.security_group,
-            hosts=DatabaseHosts(writer=replica.db_instance_endpoint_address, readers=()),
+            hosts=DatabaseHosts(
+                writer=replica.db_instance_endpoint_address if replica else _NO_DATABASE,
+                readers=(),
+            ),
             secrets=secrets,
             key=shared.key,
             tasks=tasks,
@@ -155,8 +177,12 @@ class RecoveryStack(BaseStack):
             parameters=budget.replica_parameters(settings),
             is_replica=not settings.is_recovery_promoted,
         )
+        instances = [instance] if settings.has_recovery_replica else []
         alarms = Alarms(self, "Alarms", settings=settings)
-        add_instance_alarms(alarms, settings, instance)
+        if settings.has_recovery_replica:
+            add_instance_alarms(alarms, settings, instance)
+            add_storage_size(self, settings, instances)
+            add_storage_size_alarm(alarms, settings)
         further_graphs: list[Graph] = []
         if settings.is_recovery_promoted:
             add_primary_alarms(alarms, instance)
@@ -171,7 +197,7 @@ class RecoveryStack(BaseStack):
             self,
             settings=settings,
             alarms=alarms,
-            instances=[instance],
+            instances=instances,
             pgbouncer=pgbouncer if tasks else None,
             further_graphs=further_graphs,
         )

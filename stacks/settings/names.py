@@ -39,7 +39,10 @@ def replica(settings: EnvironmentSettings, number: int) -> str:
 
 
 def recovery_replica(settings: EnvironmentSettings) -> str:
-    return _fit(f"cloudflow-{settings.name}-recovery", 63)
+    """The first has no number. A later one has a new name, because the old one may still exist."""
+    number = settings.recovery_replica_number
+    suffix = "" if number == 1 else f"-{number}"
+    return _fit(f"cloudflow-{settings.name}-recovery{suffix}", 63)
 
 
 def database_log_group(identifier: str, export: str) -> str:
@@ -96,6 +99,10 @@ def migrations_function(settings: EnvironmentSettings, role: str) -> str:
 
 def backup_age_function(settings: EnvironmentSettings) -> str:
     return _fit(f"cloudflow-{settings.name}-backup-age", 64)
+
+
+def storage_size_function(settings: EnvironmentSettings) -> str:
+    return _fit(f"cloudflow-{settings.name}-storage-size", 64)
 
 
 def topic(settings: EnvironmentSettings) -> str:

@@ -14,7 +14,13 @@ from stacks.constructs import functions
 from tests.support.synthesis import CONTEXT, Synthesis
 from tests.support.templates import find
 
-_FOLDERS = ("backup_age", "renew_passwords", "start_migrations", "watch_migrations")
+_FOLDERS = (
+    "backup_age",
+    "renew_passwords",
+    "start_migrations",
+    "storage_size",
+    "watch_migrations",
+)
 # boto3 is in Lambda's Python. These are its dependencies; botocore uses certifi if it is there.
 _BOTO3 = {"boto3", "botocore", "s3transfer", "jmespath", "dateutil", "urllib3", "six", "certifi"}
 # Imports a handler as Lambda does, and prints the top-level name of every module that it loaded.

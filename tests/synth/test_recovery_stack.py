@@ -1,6 +1,7 @@
 """The recovery region does not need the primary region, and a promotion keeps its replica."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,8 @@ from stacks.environments import PRODUCTION
 from stacks.settings import names
 from stacks.settings.environment import EnvironmentSettings
 from tests.support.audited_app import ACCOUNT
-from tests.support.templates import build_once, each_environment, find, only
+from tests.support.synthesis import Template
+from tests.support.templates import build_once, build_templates, each_environment, find, only
 
 
 def _find_foreign(value: Any, region: str) -> list[Any]:  # noqa: ANN401
@@ -53,7 +55,10 @@ def test_promotion_is_one_setting_and_keeps_the_instance(settings: EnvironmentSe
     assert replica.keys() - promoted.keys() == {"SourceDBInstanceIdentifier"}
     changed = {key for key in promoted if promoted[key] != replica.get(key)}
     # The standby of a promoted replica must not wait for the maintenance window.
-    assert changed == ({"MultiAZ", "ApplyImmediately"} if settings.is_multi_az else set())
+    standby = {"MultiAZ", "ApplyImmediately"} if settings.is_multi_az else set()
+    assert changed == standby | {"PreferredBackupWindow"}
+    # RDS cannot promote a replica that is making a backup. Daily backups are at 02:00.
+    assert replica["PreferredBackupWindow"] == "04:00-04:30"
     assert promoted["BackupRetentionPeriod"] == 7
     assert promoted["PreferredBackupWindow"] == "02:00-02:30"
     assert only(before, "AWS::ECS::Service")["DesiredCount"] == 0
@@ -61,6 +66,61 @@ def test_promotion_is_one_setting_and_keeps_the_instance(settings: EnvironmentSe
     for kind in ("AWS::IAM::Role", "AWS::Lambda::Function"):
         assert find(after, kind).keys() >= find(before, kind).keys()
     assert only(after, "AWS::ECS::Service")["DesiredCount"] == settings.pooler_tasks
+
+
+def _find_recovery(templates: dict[str, Template]) -> dict[str, dict[str, Any]]:
+    """The instances of the recovery region, by logical id."""
+    return find(templates["Recovery"], "AWS::RDS::DBInstance")
+
+
+@each_environment
+def test_a_broken_recovery_replica_is_taken_out_without_touching_the_primary(
+    settings: EnvironmentSettings,
+) -> None:
+    before = build_once(settings.name, is_recovery_promoted=False)
+    without = build_templates(replace(settings, has_recovery_replica=False))
+    assert _find_recovery(without) == {}
+    recovery = without["Recovery"]
+    assert names.recovery_replica(settings) not in json.dumps(recovery)
+    # The next replica finds its groups, and clients their load balancer.
+    for kind in (
+        "AWS::RDS::DBParameterGroup",
+        "AWS::RDS::DBSubnetGroup",
+        "AWS::EC2::SecurityGroup",
+    ):
+        assert find(recovery, kind) == find(before["Recovery"], kind)
+    balancer = "AWS::ElasticLoadBalancingV2::LoadBalancer"
+    assert find(recovery, balancer) == find(before["Recovery"], balancer) != {}
+    assert only(recovery, "AWS::ECS::Service")["DesiredCount"] == 0
+    alarms = {it["AlarmName"] for it in find(recovery, "AWS::CloudWatch::Alarm").values()}
+    assert names.alarm(settings, "backup-age") in alarms
+    assert not any(name.startswith(names.alarm(settings, "recovery-")) for name in alarms)
+    assert find(recovery, "AWS::CloudWatch::Dashboard")
+    assert {r: t for r, t in without.items() if r != "Recovery"} == {
+        r: t for r, t in before.items() if r != "Recovery"
+    }
+
+
+@each_environment
+def test_a_new_recovery_replica_stands_beside_the_old_one_under_another_name(
+    settings: EnvironmentSettings,
+) -> None:
+    before = build_once(settings.name, is_recovery_promoted=False)
+    after = build_templates(replace(settings, recovery_replica_number=2))
+    ((old_id, old),) = _find_recovery(before).items()
+    ((new_id, new),) = _find_recovery(after).items()
+    # The same logical id would be a replacement of the old instance.
+    assert new_id != old_id
+    identifier = f"{names.recovery_replica(settings)}-2"
+    assert {key for key in new if new[key] != old.get(key)} == {"DBInstanceIdentifier"}
+    assert new["DBInstanceIdentifier"] == identifier
+    alarms = find(after["Recovery"], "AWS::CloudWatch::Alarm")
+    assert alarms.keys() == find(before["Recovery"], "AWS::CloudWatch::Alarm").keys()
+    assert f"/aws/rds/instance/{identifier}/postgresql" in json.dumps(after["Recovery"])
+    assert f'"{old["DBInstanceIdentifier"]}"' not in json.dumps(after["Recovery"])
+    assert {r: t for r, t in after.items() if r != "Recovery"} == {
+        r: t for r, t in before.items() if r != "Recovery"
+    }
 
 
 def test_after_a_promotion_the_old_primary_region_runs_no_pgbouncer() -> None:
