@@ -136,7 +136,7 @@ def _find_aliases(template: Template) -> dict[str, str]:
 def _build_entry(resource: dict[str, Any], alias: str | None) -> Resource:
     kind = resource["Type"]
     properties = resource.get("Properties", {})
-    effects = _replacement_effects().get(kind)
+    effects = find_effects().get(kind)
     if effects is None:
         raise ValueError(
             f"tests/synth/contract.py: {_TYPE_DATABASE.relative_to(PROJECT)} does not know the "
@@ -166,7 +166,7 @@ def _find_name(kind: str, properties: dict[str, Any]) -> str | None:
 
 
 @cache
-def _replacement_effects() -> dict[str, dict[str, str]]:
+def find_effects() -> dict[str, dict[str, str]]:
     """Whether a change replaces the resource ("yes", "maybe", "no"), by type and property."""
     with gzip.open(_TYPE_DATABASE) as file:
         entities = json.load(file)["schema"]["resource"]["entities"]

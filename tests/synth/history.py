@@ -77,6 +77,11 @@ _REASONS: dict[str, dict[str, str]] = {
 }
 
 
+def list_guarded() -> list[tuple[str, str]]:
+    """Every type with every property that has a reason."""
+    return [(kind, name) for kind, reasons in _REASONS.items() for name in reasons]
+
+
 def find_reasons(kind: str) -> dict[str, str]:
     """The properties of a type whose change loses history, with the reason for each."""
     if kind not in _REASONS:

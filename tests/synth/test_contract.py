@@ -211,6 +211,13 @@ def test_every_kind_of_resource_that_is_kept_has_a_decision_about_its_history() 
         history.find_reasons("AWS::X::Y")
 
 
+@pytest.mark.parametrize(("kind", "name"), history.list_guarded())
+def test_a_guarded_property_is_one_that_cloudformation_changes_in_place(
+    kind: str, name: str
+) -> None:
+    assert contract.find_effects()[kind][name] in {"no", "maybe"}
+
+
 def test_a_days_setting_that_restarts_the_copies_of_backups_fails_the_tests(
     record: contract.Record,
 ) -> None:
