@@ -21,6 +21,7 @@ from stacks.constructs.network import DatabaseNetwork
 from stacks.constructs.parameter_group import build_parameter_group
 from stacks.settings import budget, names
 from stacks.settings.environment import EnvironmentSettings
+from stacks.settings.windows import render_later_window
 
 
 class DatabaseStack(BaseStack):
@@ -98,6 +99,8 @@ class DatabaseStack(BaseStack):
                 source=primary,
                 identifier=names.replica(settings, number),
                 instance_class=settings.instance_class,
+                backup_window=settings.replica_backup_window,
+                maintenance_window=render_later_window(settings.replica_maintenance_window, number),
             )
             for number in range(1, settings.replicas + 1)
         ]

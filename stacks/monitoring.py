@@ -9,6 +9,7 @@ from stacks.constructs.alarms_jobs import (
     add_renewal_alarm,
     add_rotation_alarm,
     add_secret_copies_alarm,
+    add_storage_size_alarm,
 )
 from stacks.constructs.alarms_pgbouncer import add_pgbouncer_alarms
 from stacks.constructs.backup_measures import add_backup_measures
@@ -19,6 +20,7 @@ from stacks.constructs.instance_events import add_instance_events
 from stacks.constructs.monitored_instance import MonitoredInstance
 from stacks.constructs.pgbouncer_service import PgBouncerService
 from stacks.constructs.secret_copies import add_secret_copies_check
+from stacks.constructs.storage_size import add_storage_size
 from stacks.settings import budget, names
 from stacks.settings.environment import EnvironmentSettings
 
@@ -50,6 +52,7 @@ class MonitoringStack(BaseStack):
             snapshots_of=primary.identifier,
             backup_window=settings.backup_window,
         )
+        add_storage_size(self, settings, instances)
         alarms = Alarms(self, "Alarms", settings=settings)
         for instance in instances:
             add_instance_alarms(alarms, settings, instance)
@@ -67,6 +70,7 @@ class MonitoringStack(BaseStack):
             # A promotion makes the copies independent.
             add_secret_copies_check(self, settings, copied_to=settings.recovery.name)
             add_secret_copies_alarm(alarms, settings, primary.name)
+        add_storage_size_alarm(alarms, settings)
         add_renewal_alarm(alarms, settings)
         add_migration_mail(alarms, settings)
         add_rollout_mail(alarms, settings)

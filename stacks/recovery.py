@@ -14,6 +14,7 @@ from stacks.constructs.alarms_jobs import (
     add_backup_alarms,
     add_renewal_alarm,
     add_secret_copies_alarm,
+    add_storage_size_alarm,
 )
 from stacks.constructs.alarms_pgbouncer import add_pgbouncer_alarms
 from stacks.constructs.backup_measures import BackupMeasures, add_backup_measures
@@ -31,9 +32,14 @@ from stacks.constructs.pgbouncer_service import PgBouncerService
 from stacks.constructs.pgbouncer_task import DatabaseHosts, PgBouncerSecrets
 from stacks.constructs.promotion_switch import PromotionSwitch
 from stacks.constructs.secret_copies import add_secret_copies_check
+from stacks.constructs.storage_size import add_storage_size
 from stacks.settings import budget, names
 from stacks.settings.access import CLIENT_USERS
 from stacks.settings.environment import EnvironmentSettings
+
+# PgBouncer's load balancer and roles stay without a replica, so that the next replica finds them.
+# No task runs then. RFC 2606 keeps names that end in .invalid from ever resolving.
+_NO_DATABASE = "no-recovery-replica.invalid"
 
 
 class RecoveryStack(BaseStack):
@@ -65,9 +71,17 @@ class RecoveryStack(BaseStack):
             is_protected=True,
         )
         shared = build_shared_resources(self, settings, network=network, key=key)
-        replica = self._build_replica(settings, shared, primary)
+        # The group stays when the replica is taken out, for the next one.
+        parameter_group = build_parameter_group(
+            self, "Parameters", role="recovery", parameters=budget.replica_parameters(settings)
+        )
+        replica = (
+            self._build_replica(settings, shared, parameter_group, primary)
+            if settings.has_recovery_replica
+            else None
+        )
         pgbouncer = self._build_pgbouncer(settings, schema_version, shared, replica)
-        if not settings.is_recovery_promoted:
+        if replica is not None and not settings.is_recovery_promoted:
             self._prepare_promotion(settings, replica, pgbouncer)
         add_secret_copies_check(self, settings, is_enabled=not settings.is_recovery_completed)
         self._build_monitoring(settings, pgbouncer, self._measure_backups(settings), replica)
@@ -76,23 +90,29 @@ class RecoveryStack(BaseStack):
         self,
         settings: EnvironmentSettings,
         shared: SharedResources,
+        parameter_group: rds.ParameterGroup,
         primary: rds.IDatabaseInstance,
     ) -> rds.DatabaseInstanceReadReplica:
+        number = settings.recovery_replica_number
         return build_replica(
             self,
-            "Replica",
+            # A new id makes a new instance beside the old one, which stays.
+            "Replica" if number == 1 else f"Replica{number}",
             settings=settings,
             shared=shared,
-            parameter_group=build_parameter_group(
-                self,
-                "Parameters",
-                role="recovery",
-                parameters=budget.replica_parameters(settings),
-            ),
+            parameter_group=parameter_group,
             # The primary has a fixed name. So its ARN is text, not a reference to its stack.
             source=primary,
             identifier=names.recovery_replica(settings),
             instance_class=settings.recovery_instance_class,
+            # RDS cannot promote a replica that is making a backup. So the replica has a window of
+            # its own. It gets the window of a primary in the deploy after the promotion.
+            backup_window=(
+                settings.backup_window
+                if settings.is_recovery_completed
+                else settings.recovery_backup_window
+            ),
+            maintenance_window=settings.recovery_maintenance_window,
             storage_key=shared.key,
             is_promoted=settings.is_recovery_promoted,
         )
@@ -102,7 +122,7 @@ class RecoveryStack(BaseStack):
         settings: EnvironmentSettings,
         schema_version: str,
         shared: SharedResources,
-        replica: rds.IDatabaseInstance,
+        replica: rds.IDatabaseInstance | None,
     ) -> PgBouncerService:
         secrets = self._find_secrets(settings)
         pgbouncer = PgBouncerService(
@@ -113,7 +133,10 @@ class RecoveryStack(BaseStack):
             region=settings.recovery,
             network=shared.network,
             database_group=shared.security_group,
-            hosts=DatabaseHosts(writer=replica.db_instance_endpoint_address, readers=()),
+            hosts=DatabaseHosts(
+                writer=replica.db_instance_endpoint_address if replica else _NO_DATABASE,
+                readers=(),
+            ),
             secrets=secrets,
             key=shared.key,
             # Before a promotion no task runs, except for a drill.
@@ -176,8 +199,12 @@ class RecoveryStack(BaseStack):
             self,
             settings,
             backups_of=replica if settings.is_recovery_completed else names.primary(settings),
-            snapshots_of=replica,
-            backup_window=settings.backup_window,
+            snapshots_of=replica if settings.has_recovery_replica else None,
+            backup_window=(
+                settings.backup_window
+                if settings.is_recovery_completed
+                else settings.recovery_backup_window
+            ),
         )
 
     def _build_monitoring(
@@ -185,7 +212,7 @@ class RecoveryStack(BaseStack):
         settings: EnvironmentSettings,
         pgbouncer: PgBouncerService,
         backups: BackupMeasures,
-        replica: rds.IDatabaseInstance,
+        replica: rds.IDatabaseInstance | None,
     ) -> None:
         # Until the second deploy, the alarms are those of a standby. So a promotion changes none.
         is_completed = settings.is_recovery_completed
@@ -198,9 +225,15 @@ class RecoveryStack(BaseStack):
             is_replica=not is_completed,
         )
         alarms = Alarms(self, "Alarms", settings=settings)
-        add_instance_alarms(alarms, settings, instance)
+        instances = [instance] if replica is not None else []
+        if replica is not None:
+            add_instance_alarms(alarms, settings, instance)
+            add_instance_events(
+                alarms, settings, writer=instance.identifier, others=[], after=replica
+            )
+            add_storage_size(self, settings, instances)
+            add_storage_size_alarm(alarms, settings)
         add_backup_alarms(alarms, settings, backups, instance.name)
-        add_instance_events(alarms, settings, writer=instance.identifier, others=[], after=replica)
         add_renewal_alarm(alarms, settings)
         add_rollout_mail(alarms, settings)
         if is_completed:
@@ -215,7 +248,7 @@ class RecoveryStack(BaseStack):
             self,
             settings=settings,
             alarms=alarms,
-            instances=[instance],
+            instances=instances,
             pgbouncer=pgbouncer if tasks else None,
             further_graphs=backups.graphs,
         )

@@ -1,4 +1,4 @@
-"""The alarms of jobs: password changes, backups and the copies of secrets."""
+"""The alarms of jobs: password changes, measurements, backups and the copies of secrets."""
 
 from aws_cdk import aws_cloudwatch as cloudwatch
 
@@ -46,16 +46,29 @@ def add_renewal_alarm(alarms: Alarms, settings: EnvironmentSettings) -> None:
     )
 
 
+def add_storage_size_alarm(alarms: Alarms, settings: EnvironmentSettings) -> None:
+    _add_function_alarm(
+        alarms,
+        "storage-size-failed",
+        names.storage_size_function(settings),
+        problem="The function that measures the size of the instances' disks failed three times "
+        "in a row.",
+        waiting="The alarm storage takes the largest size that a disk may have, and fires too "
+        "early. The alarm storage-trend does not fire at all.",
+        periods=3,
+    )
+
+
 def _add_function_alarm(
-    alarms: Alarms, subject: str, function: str, *, problem: str, waiting: str
+    alarms: Alarms, subject: str, function: str, *, problem: str, waiting: str, periods: int = 1
 ) -> None:
-    """An alarm for each error of a Lambda function. The log of the function says more."""
+    """An alarm for errors of a Lambda function. The log of the function says more."""
     alarms.add(
         subject,
         _count_errors(function),
         ABOVE,
         0,
-        periods=1,
+        periods=periods,
         missing=_NOT_BREACHING,
         text=AlarmText(
             problem=problem,

@@ -48,8 +48,9 @@ def build_dashboard(
     if pgbouncer is not None:
         for graphs in _list_pgbouncer_graphs(settings, pgbouncer):
             _add_row(dashboard, graphs)
-    for graphs in _list_instance_graphs(instances):
-        _add_row(dashboard, graphs)
+    if instances:  # the recovery region can be without its replica
+        for graphs in _list_instance_graphs(instances):
+            _add_row(dashboard, graphs)
     if further_graphs:
         _add_row(dashboard, further_graphs)
 

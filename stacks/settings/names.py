@@ -39,7 +39,10 @@ def replica(settings: EnvironmentSettings, number: int) -> str:
 
 
 def recovery_replica(settings: EnvironmentSettings) -> str:
-    return _fit(f"cloudflow-{settings.name}-recovery", 63)
+    """The first has no number. A later one has a new name, because the old one may still exist."""
+    number = settings.recovery_replica_number
+    suffix = "" if number == 1 else f"-{number}"
+    return _fit(f"cloudflow-{settings.name}-recovery{suffix}", 63)
 
 
 def database_log_group(identifier: str, export: str) -> str:
@@ -116,6 +119,10 @@ def event_subscription(settings: EnvironmentSettings, purpose: str) -> str:
 def rule(settings: EnvironmentSettings, subject: str) -> str:
     """A rule of EventBridge that tells people about an event."""
     return _fit(f"cloudflow-{settings.name}-{subject}", 64)
+
+
+def storage_size_function(settings: EnvironmentSettings) -> str:
+    return _fit(f"cloudflow-{settings.name}-storage-size", 64)
 
 
 def topic(settings: EnvironmentSettings) -> str:

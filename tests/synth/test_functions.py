@@ -19,6 +19,7 @@ _FOLDERS = (
     "measure_backups",
     "renew_tasks",
     "start_migrations",
+    "storage_size",
     "watch_migrations",
 )
 # boto3 is in Lambda's Python. These are its dependencies; botocore uses certifi if it is there.

@@ -38,6 +38,7 @@ _SNAPSHOTS = PROJECT / "tests" / "synth" / "snapshots"
 
 # Names of what a document tells the reader to make.
 _MADE_BY_THE_READER = {
+    "cloudflow-staging-recovery-2",  # recovery_replica_number=2
     "cloudflow-staging-restored",
     "cloudflow-staging-before-new-start",
     "cloudflow-staging-primary-by-hand",
@@ -354,7 +355,7 @@ def test_an_alarms_section_has_its_threshold() -> None:
     for alarm, words in {
         "cpu": f"above {thresholds['cpu']:g} %",
         "memory": f"below {thresholds['memory'] / memory * 100:g} %",
-        "storage": f"below {thresholds['storage'] / STAGING.storage_gib / gib * 100:g} %",
+        "storage": f"below {thresholds['storage']:g} %",
         "storage-trend": f"within {thresholds['storage-trend']:g} hours",
         "connections": "More than "
         f"{thresholds['connections'] / int(parameters['max_connections']) * 100:g} %",

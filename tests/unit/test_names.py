@@ -21,6 +21,7 @@ _NAMES: dict[str, tuple[Callable[[EnvironmentSettings], str], str, int]] = {
     "primary": (names.primary, _INSTANCE, 63),
     "replica": (lambda s: names.replica(s, 5), _INSTANCE, 63),
     "recovery_replica": (names.recovery_replica, _INSTANCE, 63),
+    "storage_size_function": (names.storage_size_function, r"[A-Za-z0-9_-]+", 64),
     # Secrets Manager may take a name ending in a hyphen and six characters for an ARN.
     "secret": (lambda s: names.secret(s, "app"), r"(?!.*-.{6}$)[A-Za-z0-9/_+=.@-]+", 512),
     "key_alias": (lambda s: names.key_alias(s, "alarms"), r"alias/(?!aws)[A-Za-z0-9/_-]+", 256),
@@ -82,6 +83,7 @@ def test_databases_never_share_an_identifier() -> None:
             names.primary(settings),
             *(names.replica(settings, number) for number in range(1, 6)),
             names.recovery_replica(settings),
+            names.recovery_replica(replace(settings, recovery_replica_number=2)),
         )
     ]
     assert len(set(identifiers)) == len(identifiers)
