@@ -59,7 +59,7 @@ TYPED_NAME := $(subst ','\'',$(NAME))
 endif
 
 .PHONY: help $(LOCAL) migration check check-unit check-synth test lint format bench synth app diff \
-    deploy rotate base base-age snapshots contract lock clean
+    prepare deploy rotate base base-age snapshots contract lock clean
 
 help:
 	@sed -n 's/^\([a-z]*\):[^#]*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 17
@@ -125,6 +125,9 @@ diff deploy: .venv/.complete node_modules/.complete
 	@stacks=$$(.venv/bin/python -m stacks.commands.find_stacks "$(ENV)") \
 	    $(if $(filter deploy,$@),&& .venv/bin/python -m stacks.commands.check_base) \
 	    && $(IN_VENV) node_modules/.bin/cdk $@ "$$stacks" $(ARGS)
+
+prepare: .venv/.complete ## what a fresh account needs before its first deploy; ENV=staging
+	@.venv/bin/python -m stacks.commands.prepare_account "$(ENV)"
 
 rotate: .venv/.complete ## give the application a new password; ENV=staging, LOGIN=app_b
 	@.venv/bin/python -m stacks.commands.rotate "$(ENV)" $(if $(LOGIN),"$(LOGIN)")

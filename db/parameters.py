@@ -94,7 +94,8 @@ PARAMETERS: tuple[Parameter, ...] = (
         name="max_slot_wal_keep_size",
         value="10240",
         why="MB. If a replica is lost, the primary keeps WAL for its slot. By default there is no "
-        "limit, and that WAL would fill the primary's disk",
+        "limit, and that WAL would fill the primary's disk. This is localhost's value. On RDS it "
+        "follows the storage of the environment (stacks/settings/budget.py)",
     ),
     Parameter(
         name="hot_standby_feedback",

@@ -1,5 +1,6 @@
 """The stack that holds the data: PostgreSQL, its key and its passwords."""
 
+import aws_cdk as cdk
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_rds as rds
@@ -20,6 +21,7 @@ from stacks.constructs.network import DatabaseNetwork
 from stacks.constructs.parameter_group import build_parameter_group
 from stacks.settings import budget, names
 from stacks.settings.environment import EnvironmentSettings
+from stacks.settings.windows import render_later_window
 
 
 class DatabaseStack(BaseStack):
@@ -41,9 +43,17 @@ class DatabaseStack(BaseStack):
             region=settings.primary,
             account=account,
             description="PostgreSQL, primary and replicas",
-            has_data=True,
+            is_protected=True,
         )
-        key = build_encryption_key(self, settings, purpose="database")
+        key = build_encryption_key(
+            self,
+            settings,
+            purpose="database",
+            # A failed creation can leave an instance behind, because instances are retained. RDS
+            # closes an instance for good when its key has been gone for 7 days
+            # (https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/Overview.Encryption.Keys.html).
+            removal_policy=cdk.RemovalPolicy.RETAIN,
+        )
         secret_keys = SecretKeys(primary=key, recovery=recovery_key)
         shared = build_shared_resources(self, settings, network=network, key=key)
         master = build_master_secret(self, settings, secret_keys)
@@ -89,6 +99,8 @@ class DatabaseStack(BaseStack):
                 source=primary,
                 identifier=names.replica(settings, number),
                 instance_class=settings.instance_class,
+                backup_window=settings.replica_backup_window,
+                maintenance_window=render_later_window(settings.replica_maintenance_window, number),
             )
             for number in range(1, settings.replicas + 1)
         ]

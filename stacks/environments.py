@@ -9,21 +9,29 @@ These settings have a default. To change one, add it to an environment:
     replicas=1
     parameter_overrides={}         PostgreSQL parameters that differ from db/parameters.py
     replica_parameter_overrides={}
+    postgres_version="15.19"       raise replica_postgres_version first
+    replica_postgres_version="15.19"
     backup_window="02:00-02:30"    UTC
+    replica_backup_window="03:00-03:30"
+    recovery_backup_window="04:00-04:30"
     backup_retention_days=7
     maintenance_window="sun:05:00-sun:06:00"
+    replica_maintenance_window="sat:05:00-sat:06:00"
+    recovery_maintenance_window="fri:05:00-fri:06:00"
     is_client_tls_required=False
     is_session_reset=True          False: what one client leaves behind reaches the next
     pooler_idle_transaction_timeout_seconds=10
     pooler_query_wait_timeout_seconds=15
     task_cpu_architecture="ARM64"
     is_migrated_at_deploy=True     False: a person runs Flyway
+    has_recovery_replica=True      False: the recovery region has backups only
+    recovery_replica_number=1      a new number makes a new replica
     is_recovery_promoted=False     True: the recovery region takes over, for good
     is_recovery_completed=False    True: a second deploy, after the promotion
     recovery_pooler_tasks=0        PgBouncer tasks there before it takes over
     has_recovery_endpoints=True    False: cheaper; a deploy must make them before a promotion
 
-A Region may also have existing_vpc, client_cidrs, associated_vpcs and endpoint_zones.
+A Region may also have zone_ids, existing_vpc, client_cidrs, associated_vpcs and endpoint_zones.
 
 Development runs on localhost (db/local) and has no stacks.
 """

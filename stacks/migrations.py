@@ -45,7 +45,7 @@ class MigrationsStack(BaseStack):
             region=settings.primary,
             account=account,
             description="runs Flyway at a deploy",
-            has_data=False,
+            is_protected=False,
         )
         # The references between the stacks do not wait for endpoints, rules and policies.
         self.add_stack_dependency(cdk.Stack.of(network))

@@ -6,18 +6,21 @@ from stacks.constructs.alarms import Alarms
 from stacks.constructs.alarms_instances import add_instance_alarms, add_primary_alarms
 from stacks.constructs.alarms_jobs import (
     add_backup_alarms,
-    add_migration_alarm,
-    add_password_alarms,
+    add_renewal_alarm,
+    add_rotation_alarm,
     add_secret_copies_alarm,
+    add_storage_size_alarm,
 )
 from stacks.constructs.alarms_pgbouncer import add_pgbouncer_alarms
 from stacks.constructs.backup_measures import add_backup_measures
 from stacks.constructs.base_stack import BaseStack
 from stacks.constructs.dashboard import build_dashboard
-from stacks.constructs.failed_migrations import count_failed_migrations
+from stacks.constructs.event_mails import add_migration_mail, add_rollout_mail
+from stacks.constructs.instance_events import add_instance_events
 from stacks.constructs.monitored_instance import MonitoredInstance
 from stacks.constructs.pgbouncer_service import PgBouncerService
 from stacks.constructs.secret_copies import add_secret_copies_check
+from stacks.constructs.storage_size import add_storage_size
 from stacks.settings import budget, names
 from stacks.settings.environment import EnvironmentSettings
 
@@ -38,11 +41,10 @@ class MonitoringStack(BaseStack):
             region=settings.primary,
             account=account,
             description="alarms and dashboard of its database",
-            has_data=False,
+            is_protected=False,
         )
         primary = _describe_primary(settings)
         instances = [primary, *_describe_replicas(settings)]
-        failed_migrations = count_failed_migrations(self, settings)
         backups = add_backup_measures(
             self,
             settings,
@@ -50,6 +52,7 @@ class MonitoringStack(BaseStack):
             snapshots_of=primary.identifier,
             backup_window=settings.backup_window,
         )
+        add_storage_size(self, settings, instances)
         alarms = Alarms(self, "Alarms", settings=settings)
         for instance in instances:
             add_instance_alarms(alarms, settings, instance)
@@ -63,18 +66,27 @@ class MonitoringStack(BaseStack):
                 primary=primary,
                 tasks=settings.pooler_tasks,
             )
-            add_password_alarms(alarms, settings)
+            add_rotation_alarm(alarms, settings)
             # A promotion makes the copies independent.
             add_secret_copies_check(self, settings, copied_to=settings.recovery.name)
             add_secret_copies_alarm(alarms, settings, primary.name)
-        add_migration_alarm(alarms, settings, failed_migrations)
+        add_storage_size_alarm(alarms, settings)
+        add_renewal_alarm(alarms, settings)
+        add_migration_mail(alarms, settings)
+        add_rollout_mail(alarms, settings)
+        add_instance_events(
+            alarms,
+            settings,
+            writer=primary.identifier,
+            others=[instance.identifier for instance in instances if instance is not primary],
+        )
         build_dashboard(
             self,
             settings=settings,
             alarms=alarms,
             instances=instances,
             pgbouncer=pgbouncer,
-            further_graphs=[*backups.graphs, ("Failed migrations", [failed_migrations])],
+            further_graphs=backups.graphs,
         )
 
 

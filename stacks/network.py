@@ -20,6 +20,6 @@ class NetworkStack(BaseStack):
             region=settings.primary,
             account=account,
             description="the network of its database",
-            has_data=True,
+            is_protected=True,
         )
         self.network = DatabaseNetwork(self, "Network", settings=settings, region=settings.primary)

@@ -15,7 +15,7 @@ from stacks.settings.environment import EnvironmentSettings
 
 
 class PoolingStack(BaseStack):
-    """Holds no data. It can be deleted and deployed again."""
+    """Holds no data, but the endpoint of all clients. So it is protected against deletion."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class PoolingStack(BaseStack):
             region=settings.primary,
             account=account,
             description=f"PgBouncer at {settings.host_name}",
-            has_data=False,
+            is_protected=True,
         )
         # After a promotion the old primary's data is out of date. PgBouncer must not serve it.
         is_serving = not settings.is_recovery_promoted

@@ -12,14 +12,18 @@ from stacks.constructs.alarms import Alarms
 from stacks.constructs.alarms_instances import add_instance_alarms, add_primary_alarms
 from stacks.constructs.alarms_jobs import (
     add_backup_alarms,
+    add_renewal_alarm,
     add_rotation_alarm,
     add_secret_copies_alarm,
+    add_storage_size_alarm,
 )
 from stacks.constructs.alarms_pgbouncer import add_pgbouncer_alarms
 from stacks.constructs.backup_measures import BackupMeasures, add_backup_measures
 from stacks.constructs.base_stack import BaseStack
 from stacks.constructs.credentials import name_client_secret
 from stacks.constructs.dashboard import build_dashboard
+from stacks.constructs.event_mails import add_rollout_mail
+from stacks.constructs.instance_events import add_instance_events
 from stacks.constructs.instance_resources import SharedResources, build_shared_resources
 from stacks.constructs.instances import build_replica
 from stacks.constructs.monitored_instance import MonitoredInstance
@@ -30,9 +34,14 @@ from stacks.constructs.pgbouncer_service import PgBouncerService
 from stacks.constructs.pgbouncer_task import DatabaseHosts, PgBouncerSecrets
 from stacks.constructs.promotion_switch import PromotionSwitch
 from stacks.constructs.secret_copies import add_secret_copies_check
+from stacks.constructs.storage_size import add_storage_size
 from stacks.settings import budget, names
 from stacks.settings.access import CLIENT_USERS, MASTER_USER
 from stacks.settings.environment import EnvironmentSettings
+
+# PgBouncer's load balancer and roles stay without a replica, so that the next replica finds them.
+# No task runs then. RFC 2606 keeps names that end in .invalid from ever resolving.
+_NO_DATABASE = "no-recovery-replica.invalid"
 
 
 class RecoveryStack(BaseStack):
@@ -61,40 +70,54 @@ class RecoveryStack(BaseStack):
             region=settings.recovery,
             account=account,
             description="the database in the recovery region",
-            has_data=True,
+            is_protected=True,
         )
         shared = build_shared_resources(self, settings, network=network, key=key)
-        replica = self._build_replica(settings, shared, primary)
+        # The group stays when the replica is taken out, for the next one.
+        parameter_group = build_parameter_group(
+            self, "Parameters", role="recovery", parameters=budget.replica_parameters(settings)
+        )
+        replica = (
+            self._build_replica(settings, shared, parameter_group, primary)
+            if settings.has_recovery_replica
+            else None
+        )
         pgbouncer = self._build_pgbouncer(settings, schema_version, shared, replica)
-        if not settings.is_recovery_promoted:
+        if replica is not None and not settings.is_recovery_promoted:
             self._prepare_promotion(settings, replica, pgbouncer)
         # A promotion must not wait for IAM, so this comes with a second deploy.
-        if settings.is_recovery_completed:
+        if replica is not None and settings.is_recovery_completed:
             self._build_rotation(settings, shared, replica)
         add_secret_copies_check(self, settings, is_enabled=not settings.is_recovery_completed)
-        self._build_monitoring(settings, pgbouncer, self._measure_backups(settings))
+        self._build_monitoring(settings, pgbouncer, self._measure_backups(settings), replica)
 
     def _build_replica(
         self,
         settings: EnvironmentSettings,
         shared: SharedResources,
+        parameter_group: rds.ParameterGroup,
         primary: rds.IDatabaseInstance,
     ) -> rds.DatabaseInstanceReadReplica:
+        number = settings.recovery_replica_number
         return build_replica(
             self,
-            "Replica",
+            # A new id makes a new instance beside the old one, which stays.
+            "Replica" if number == 1 else f"Replica{number}",
             settings=settings,
             shared=shared,
-            parameter_group=build_parameter_group(
-                self,
-                "Parameters",
-                role="recovery",
-                parameters=budget.replica_parameters(settings),
-            ),
+            parameter_group=parameter_group,
             # The primary has a fixed name. So its ARN is text, not a reference to its stack.
             source=primary,
             identifier=names.recovery_replica(settings),
             instance_class=settings.recovery_instance_class,
+            # RDS cannot promote a replica that is making a backup. So the replica has a window of
+            # its own. It gets the window of a primary in the deploy after the promotion.
+            backup_window=(
+                settings.backup_window
+                if settings.is_recovery_completed
+                else settings.recovery_backup_window
+            ),
+            maintenance_window=settings.recovery_maintenance_window,
             storage_key=shared.key,
             is_promoted=settings.is_recovery_promoted,
         )
@@ -104,7 +127,7 @@ class RecoveryStack(BaseStack):
         settings: EnvironmentSettings,
         schema_version: str,
         shared: SharedResources,
-        replica: rds.IDatabaseInstance,
+        replica: rds.IDatabaseInstance | None,
     ) -> PgBouncerService:
         secrets = self._find_secrets(settings)
         pgbouncer = PgBouncerService(
@@ -115,7 +138,10 @@ class RecoveryStack(BaseStack):
             region=settings.recovery,
             network=shared.network,
             database_group=shared.security_group,
-            hosts=DatabaseHosts(writer=replica.db_instance_endpoint_address, readers=()),
+            hosts=DatabaseHosts(
+                writer=replica.db_instance_endpoint_address if replica else _NO_DATABASE,
+                readers=(),
+            ),
             secrets=secrets,
             key=shared.key,
             # Before a promotion no task runs, except for a drill.
@@ -124,6 +150,7 @@ class RecoveryStack(BaseStack):
                 if settings.is_recovery_promoted
                 else settings.recovery_pooler_tasks
             ),
+            # A promotion starts its tasks at once. Scaling comes with the deploy after it.
             tasks_maximum=settings.pooler_tasks_maximum if settings.is_recovery_completed else 0,
         )
         # The CDK allows the ARN with its random last six characters. ECS asks for the ARN without
@@ -205,12 +232,20 @@ class RecoveryStack(BaseStack):
             self,
             settings,
             backups_of=replica if settings.is_recovery_completed else names.primary(settings),
-            snapshots_of=replica,
-            backup_window=settings.backup_window,
+            snapshots_of=replica if settings.has_recovery_replica else None,
+            backup_window=(
+                settings.backup_window
+                if settings.is_recovery_completed
+                else settings.recovery_backup_window
+            ),
         )
 
     def _build_monitoring(
-        self, settings: EnvironmentSettings, pgbouncer: PgBouncerService, backups: BackupMeasures
+        self,
+        settings: EnvironmentSettings,
+        pgbouncer: PgBouncerService,
+        backups: BackupMeasures,
+        replica: rds.IDatabaseInstance | None,
     ) -> None:
         # Until the second deploy, the alarms are those of a standby. So a promotion changes none.
         is_completed = settings.is_recovery_completed
@@ -223,8 +258,17 @@ class RecoveryStack(BaseStack):
             is_replica=not is_completed,
         )
         alarms = Alarms(self, "Alarms", settings=settings)
-        add_instance_alarms(alarms, settings, instance)
+        instances = [instance] if replica is not None else []
+        if replica is not None:
+            add_instance_alarms(alarms, settings, instance)
+            add_instance_events(
+                alarms, settings, writer=instance.identifier, others=[], after=replica
+            )
+            add_storage_size(self, settings, instances)
+            add_storage_size_alarm(alarms, settings)
         add_backup_alarms(alarms, settings, backups, instance.name)
+        add_renewal_alarm(alarms, settings)
+        add_rollout_mail(alarms, settings)
         if is_completed:
             add_primary_alarms(alarms, instance)
             add_rotation_alarm(alarms, settings)
@@ -238,7 +282,7 @@ class RecoveryStack(BaseStack):
             self,
             settings=settings,
             alarms=alarms,
-            instances=[instance],
+            instances=instances,
             pgbouncer=pgbouncer if tasks else None,
             further_graphs=backups.graphs,
         )

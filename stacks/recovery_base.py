@@ -1,5 +1,6 @@
 """The stack of the network and the key in the recovery region."""
 
+import aws_cdk as cdk
 from aws_cdk import aws_kms as kms
 from constructs import Construct
 
@@ -22,7 +23,7 @@ class RecoveryBaseStack(BaseStack):
             region=settings.recovery,
             account=account,
             description="network and key of the recovery region",
-            has_data=True,
+            is_protected=True,
         )
         self.network = DatabaseNetwork(
             self,
@@ -33,4 +34,10 @@ class RecoveryBaseStack(BaseStack):
             or settings.is_recovery_promoted
             or settings.recovery_pooler_tasks > 0,
         )
-        self.key: kms.IKey = build_encryption_key(self, settings, purpose="recovery")
+        self.key: kms.IKey = build_encryption_key(
+            self,
+            settings,
+            purpose="recovery",
+            # Nothing uses the key before this stack is complete. A failed creation deletes it.
+            removal_policy=cdk.RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE,
+        )

@@ -1,7 +1,7 @@
 """Gives a user of the application a new password: make rotate ENV=staging LOGIN=app_b
 
 The command changes the secret in Secrets Manager and nothing else. Within minutes the Lambda
-function renew_passwords replaces PgBouncer's tasks. Until then, old tasks accept the old password
+function renew_tasks replaces PgBouncer's tasks. Until then, old tasks accept the old password
 and new tasks accept the new one. The secret's version AWSPREVIOUS keeps the old password.
 
 After a promotion the command changes the secret in the recovery region.

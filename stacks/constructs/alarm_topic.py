@@ -1,4 +1,11 @@
-"""The SNS topic that sends the alarms of one environment in one region to a mail address."""
+"""The SNS topic that sends alarms and events of one environment in one region to a mail address.
+
+Who may publish stands in two places: in the policy of the topic and in the policy of its key. If
+either is missing, the message is lost without an error. The CDK adds both for EventBridge, where a
+rule has the topic as its target (event_mails.py). These have no condition, because EventBridge
+gives no context to check
+(https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-use-resource-based.html).
+"""
 
 from typing import Any
 
@@ -12,6 +19,8 @@ from constructs import Construct
 from stacks.settings import names
 from stacks.settings.environment import EnvironmentSettings
 
+_ENCRYPT = ["kms:Decrypt", "kms:GenerateDataKey*"]
+
 
 def build_alarm_topic(scope: Construct, settings: EnvironmentSettings) -> sns.Topic:
     """An alarm can use only a topic of its own region, so each region has one."""
@@ -23,14 +32,18 @@ def build_alarm_topic(scope: Construct, settings: EnvironmentSettings) -> sns.To
         master_key=_build_key(scope, settings),
         enforce_ssl=True,
     )
-    topic.add_to_resource_policy(
-        iam.PolicyStatement(
-            sid="CloudWatchPublishes",
-            actions=["sns:Publish"],
-            resources=[topic.topic_arn],
-            **_allow_cloudwatch(scope),
+    for sid, service in (
+        ("CloudWatchPublishes", "cloudwatch.amazonaws.com"),
+        ("RdsPublishes", "events.rds.amazonaws.com"),
+    ):
+        topic.add_to_resource_policy(
+            iam.PolicyStatement(
+                sid=sid,
+                actions=["sns:Publish"],
+                resources=[topic.topic_arn],
+                **_allow_for_this_account(scope, service),
+            )
         )
-    )
     topic.add_subscription(subscriptions.EmailSubscription(settings.alarm_email))
     return topic
 
@@ -44,21 +57,30 @@ def _build_key(scope: Construct, settings: EnvironmentSettings) -> kms.Key:
         enable_key_rotation=True,
         removal_policy=cdk.RemovalPolicy.DESTROY,
     )
-    # Without this statement CloudWatch cannot use the encrypted topic. No error shows that.
     key.add_to_resource_policy(
         iam.PolicyStatement(
             sid="CloudWatchEncrypts",
-            actions=["kms:Decrypt", "kms:GenerateDataKey*"],
+            actions=_ENCRYPT,
             resources=["*"],
-            **_allow_cloudwatch(scope),
+            **_allow_for_this_account(scope, "cloudwatch.amazonaws.com"),
+        )
+    )
+    # Without a condition: AWS does not say that RDS names the account when it uses the key. The
+    # topic's policy asks for the account, and the key encrypts nothing but this topic's messages.
+    key.add_to_resource_policy(
+        iam.PolicyStatement(
+            sid="RdsEncrypts",
+            actions=_ENCRYPT,
+            resources=["*"],
+            principals=[iam.ServicePrincipal("events.rds.amazonaws.com")],
         )
     )
     return key
 
 
-def _allow_cloudwatch(scope: Construct) -> dict[str, Any]:
+def _allow_for_this_account(scope: Construct, service: str) -> dict[str, Any]:
     account = cdk.Stack.of(scope).account
     return {
-        "principals": [iam.ServicePrincipal("cloudwatch.amazonaws.com")],
+        "principals": [iam.ServicePrincipal(service)],
         "conditions": {"StringEquals": {"aws:SourceAccount": account}},
     }

@@ -1,12 +1,13 @@
 """Adds alarms to one environment in one region.
 
 The metrics, thresholds and texts are in alarms_instances.py, alarms_pgbouncer.py and
-alarms_jobs.py.
+alarms_jobs.py. event_mails.py and instance_events.py send events to the same topic.
 """
 
 import aws_cdk as cdk
 from aws_cdk import aws_cloudwatch as cloudwatch
 from aws_cdk import aws_cloudwatch_actions as actions
+from aws_cdk import aws_sns as sns
 from constructs import Construct
 
 from stacks.constructs.alarm_text import AlarmText
@@ -26,7 +27,8 @@ class Alarms(Construct):
     ) -> None:
         super().__init__(scope, construct_id)
         self._settings = settings
-        self._action = actions.SnsAction(build_alarm_topic(self, settings))
+        self.topic: sns.ITopic = build_alarm_topic(self, settings)
+        self._action = actions.SnsAction(self.topic)
         self.region = cdk.Stack.of(self).region
         self.all: list[cloudwatch.IAlarm] = []
 

@@ -5,6 +5,7 @@ from aws_cdk import aws_cloudwatch as cloudwatch
 
 from stacks.constructs.alarm_text import AlarmText
 from stacks.constructs.alarms import ABOVE, BELOW, Alarms
+from stacks.constructs.metrics import FIVE_MINUTES
 from stacks.constructs.monitored_instance import MonitoredInstance
 from stacks.settings.environment import EnvironmentSettings
 from stacks.settings.sizes import INSTANCE_MEMORY_GIB
@@ -16,8 +17,10 @@ _BREACHING = cloudwatch.TreatMissingData.BREACHING
 
 _CPU_PERCENT = 80
 _MEMORY_FREE_SHARE = 0.1
-# RDS's storage autoscaling starts below 0.1. A lower share means that autoscaling did not help.
-_STORAGE_FREE_SHARE = 0.05
+# RDS's storage autoscaling starts when less than 10 % of the disk has been free for 5 minutes. A
+# lower share means that autoscaling did not help (RDS User Guide, "Managing capacity automatically
+# with Amazon RDS storage autoscaling").
+_STORAGE_FREE_PERCENT = 5
 _HOURS_TO_FULL = 72
 # Above the budget of each server (stacks/settings/budget.py), if no administrator is connected.
 _CONNECTIONS_SHARE = 0.9
@@ -97,16 +100,27 @@ def _add_memory(alarms: Alarms, instance: MonitoredInstance) -> None:
 def _add_storage(
     alarms: Alarms, settings: EnvironmentSettings, instance: MonitoredInstance
 ) -> None:
+    free_percent = cloudwatch.MathExpression(
+        # The share of the disk as it is now, however often RDS has enlarged it. If the size is
+        # unknown, the disk counts as the largest that it may become. The alarm then fires early.
+        expression=f"100 * free / FILL(FILL(size, REPEAT), {settings.storage_maximum_gib * _GIB})",
+        using_metrics={
+            "free": instance.metric("FreeStorageSpace", statistic="Minimum", period=FIVE_MINUTES),
+            "size": instance.storage_size(settings, period=FIVE_MINUTES),
+        },
+        label=instance.title,
+        period=FIVE_MINUTES,
+    )
     alarms.add(
         f"{instance.name}-storage",
-        instance.metric("FreeStorageSpace", statistic="Minimum"),
+        free_percent,
         BELOW,
-        settings.storage_gib * _GIB * _STORAGE_FREE_SHARE,
-        periods=5,
+        _STORAGE_FREE_PERCENT,
+        periods=2,
         text=AlarmText(
-            problem=f"{instance.identifier} has less than "
-            f"{settings.storage_gib * _STORAGE_FREE_SHARE:g} GiB of free storage. RDS's storage "
-            "autoscaling has not helped.",
+            problem=f"{instance.identifier} has less than {_STORAGE_FREE_PERCENT} % of its disk "
+            "free. RDS's storage autoscaling has not helped: the disk is at storage_maximum_gib "
+            f"({settings.storage_maximum_gib} GiB), or it grew less than six hours ago.",
             command=f"aws rds describe-db-instances --region {alarms.region} "
             f"--db-instance-identifier {instance.identifier} --query 'DBInstances[0]."
             "[DBInstanceStatus,AllocatedStorage,MaxAllocatedStorage]'",
@@ -120,10 +134,20 @@ def _add_storage(
 def _add_storage_trend(
     alarms: Alarms, settings: EnvironmentSettings, instance: MonitoredInstance
 ) -> None:
+    used = cloudwatch.MathExpression(
+        expression="size - free",
+        using_metrics={
+            "free": instance.metric("FreeStorageSpace", period=_SIX_HOURS),
+            "size": instance.storage_size(settings, period=_SIX_HOURS),
+        },
+        period=_SIX_HOURS,
+    )
     hours_to_full = cloudwatch.MathExpression(
-        # Storage that does not fill up counts as a year (8760 hours).
-        expression="IF(RATE(free) < 0, free / (0 - RATE(free)) / 3600, 8760)",
-        using_metrics={"free": instance.metric("FreeStorageSpace", period=_SIX_HOURS)},
+        # RDS enlarges the disk, so its present size is no limit. The largest size is. Storage that
+        # does not fill up counts as a year (8760 hours).
+        expression=f"IF(RATE(used) > 0, ({settings.storage_maximum_gib * _GIB} - used) "
+        "/ RATE(used) / 3600, 8760)",
+        using_metrics={"used": used},
         label=instance.title,
         period=_SIX_HOURS,
     )
@@ -134,14 +158,15 @@ def _add_storage_trend(
         _HOURS_TO_FULL,
         periods=2,
         text=AlarmText(
-            problem=f"The storage of {instance.identifier} will be full within {_HOURS_TO_FULL} "
-            "hours, at the rate of the last 12 hours.",
+            problem=f"The data of {instance.identifier} will reach storage_maximum_gib "
+            f"({settings.storage_maximum_gib} GiB) within {_HOURS_TO_FULL} hours, at the rate of "
+            "the last 12 hours.",
             psql_on=instance.identifier,
             command="SELECT oid::regclass, pg_size_pretty(pg_total_relation_size(oid)) AS size "
             "FROM pg_class WHERE relkind IN ('r', 'm') "
             "ORDER BY pg_total_relation_size(oid) DESC LIMIT 10;",
-            waiting="RDS enlarges the storage up to storage_maximum_gib "
-            f"({settings.storage_maximum_gib} GiB). When that is full, the instance stops.",
+            waiting="RDS enlarges the disk up to that size and no further. When the disk is full, "
+            "the instance stops.",
             anchor="storage-trend",
         ),
     )

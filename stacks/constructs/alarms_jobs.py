@@ -1,4 +1,4 @@
-"""The alarms of jobs: migrations, password changes, backups and the copies of secrets."""
+"""The alarms of jobs: password changes, measurements, backups and the copies of secrets."""
 
 from aws_cdk import aws_cloudwatch as cloudwatch
 
@@ -21,40 +21,6 @@ _SNAPSHOT_AGE_SECONDS = 26 * 3600
 _OUTSIDE_WINDOW_SECONDS = 300
 
 
-def add_migration_alarm(
-    alarms: Alarms, settings: EnvironmentSettings, failures: cloudwatch.IMetric
-) -> None:
-    alarms.add(
-        "migration-failed",
-        failures,
-        ABOVE,
-        0,
-        periods=1,
-        missing=_NOT_BREACHING,
-        text=AlarmText(
-            problem="A migration failed. A deploy that ran it was rolled back. The log names the "
-            "file, the line and PostgreSQL's error.",
-            command=f"aws logs tail {names.log_group(settings, 'migrations')} "
-            f"--region {alarms.region} --since 2h",
-            waiting="The database goes on with its last good schema. If the failed migration did "
-            "not run in a transaction, no further migration can run until somebody repairs it.",
-            anchor="migration-failed",
-        ),
-    )
-
-
-def add_password_alarms(alarms: Alarms, settings: EnvironmentSettings) -> None:
-    add_rotation_alarm(alarms, settings)
-    _add_function_alarm(
-        alarms,
-        "renewal-failed",
-        names.renewal_function(settings),
-        problem="The function that replaces PgBouncer's tasks after a password change failed.",
-        waiting="The tasks go on with the old passwords. A client with a new password is "
-        "refused. The next rotation refuses to change the password that the tasks still use.",
-    )
-
-
 def add_rotation_alarm(alarms: Alarms, settings: EnvironmentSettings) -> None:
     _add_function_alarm(
         alarms,
@@ -66,16 +32,43 @@ def add_rotation_alarm(alarms: Alarms, settings: EnvironmentSettings) -> None:
     )
 
 
+def add_renewal_alarm(alarms: Alarms, settings: EnvironmentSettings) -> None:
+    """In both regions: the recovery region must have the newest passwords when it takes over."""
+    _add_function_alarm(
+        alarms,
+        "renewal-failed",
+        names.renewal_function(settings),
+        problem="The function that replaces PgBouncer's tasks after a change of a password or of "
+        "the schema failed.",
+        waiting="The tasks go on with the old passwords. A client with a new password is "
+        "refused. The next rotation refuses to change the password that the tasks still use. "
+        "After a migration, prepared statements fail.",
+    )
+
+
+def add_storage_size_alarm(alarms: Alarms, settings: EnvironmentSettings) -> None:
+    _add_function_alarm(
+        alarms,
+        "storage-size-failed",
+        names.storage_size_function(settings),
+        problem="The function that measures the size of the instances' disks failed three times "
+        "in a row.",
+        waiting="The alarm storage takes the largest size that a disk may have, and fires too "
+        "early. The alarm storage-trend does not fire at all.",
+        periods=3,
+    )
+
+
 def _add_function_alarm(
-    alarms: Alarms, subject: str, function: str, *, problem: str, waiting: str
+    alarms: Alarms, subject: str, function: str, *, problem: str, waiting: str, periods: int = 1
 ) -> None:
-    """An alarm for each error of a Lambda function. The log of the function says more."""
+    """An alarm for errors of a Lambda function. The log of the function says more."""
     alarms.add(
         subject,
         _count_errors(function),
         ABOVE,
         0,
-        periods=1,
+        periods=periods,
         missing=_NOT_BREACHING,
         text=AlarmText(
             problem=problem,

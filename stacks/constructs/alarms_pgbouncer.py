@@ -57,7 +57,7 @@ def add_pgbouncer_alarms(
 def _add_down(alarms: Alarms, settings: EnvironmentSettings, pgbouncer: PgBouncerService) -> None:
     alarms.add(
         "pooler-down",
-        healthy_tasks(pgbouncer.target_group),
+        healthy_tasks(pgbouncer.balancer),
         BELOW,
         1,
         periods=2,
@@ -116,7 +116,7 @@ def _add_unhealthy(
 ) -> None:
     alarms.add(
         "pooler-unhealthy",
-        unhealthy_tasks(pgbouncer.target_group),
+        unhealthy_tasks(pgbouncer.balancer),
         ABOVE,
         0,
         periods=5,

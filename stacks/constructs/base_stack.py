@@ -12,9 +12,10 @@ PROJECT = "cloudflow-database"
 class BaseStack(cdk.Stack):
     """A stack of one environment in one region.
 
-    `role` ends the stack's name: Network, Database and so on. `has_data` is for a stack whose
-    deletion would delete data, or would leave a database without its network or key. If
-    `account` is None, the stack is deployed to the account of the credentials.
+    `role` ends the stack's name: Network, Database and so on. `is_protected` is for a stack whose
+    deletion would delete data, would leave a database without its network or key, or would take the
+    clients' endpoint away. If `account` is None, the stack is deployed to the account of the
+    credentials.
     """
 
     def __init__(
@@ -26,14 +27,14 @@ class BaseStack(cdk.Stack):
         region: Region,
         account: str | None,
         description: str,
-        has_data: bool,
+        is_protected: bool,
     ) -> None:
         super().__init__(
             scope,
             names.stack(settings, role),
             env=cdk.Environment(account=account, region=region.name),
             description=f"CloudFlow {settings.name}: {description}",
-            termination_protection=settings.is_deletion_protected and has_data,
+            termination_protection=settings.is_deletion_protected and is_protected,
         )
         self._zones = list(region.zones)
         tags = {"project": PROJECT, "environment": settings.name, "stack": role}

@@ -145,7 +145,7 @@ def _build_secret(
             exclude_punctuation=True,
             include_space=False,
         ),
-        removal_policy=cdk.RemovalPolicy.RETAIN,
+        removal_policy=cdk.RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE,
     )
     acknowledge(
         secret,

@@ -48,8 +48,9 @@ def build_dashboard(
     if pgbouncer is not None:
         for graphs in _list_pgbouncer_graphs(settings, pgbouncer):
             _add_row(dashboard, graphs)
-    for graphs in _list_instance_graphs(instances):
-        _add_row(dashboard, graphs)
+    if instances:  # the recovery region can be without its replica
+        for graphs in _list_instance_graphs(instances):
+            _add_row(dashboard, graphs)
     if further_graphs:
         _add_row(dashboard, further_graphs)
 
@@ -66,7 +67,7 @@ def _add_row(dashboard: cloudwatch.Dashboard, graphs: Sequence[Graph]) -> None:
 def _list_pgbouncer_graphs(
     settings: EnvironmentSettings, pgbouncer: PgBouncerService
 ) -> list[list[Graph]]:
-    tasks = [healthy_tasks(pgbouncer.target_group), unhealthy_tasks(pgbouncer.target_group)]
+    tasks = [healthy_tasks(pgbouncer.balancer), unhealthy_tasks(pgbouncer.balancer)]
     clients = [
         pool_occupancy(settings, Metric.CLIENTS_ACTIVE, "active"),
         pool_occupancy(settings, Metric.CLIENTS_WAITING, "waiting"),
@@ -86,7 +87,7 @@ def _list_pgbouncer_graphs(
             ("PgBouncer: refused clients", [clients_refused(settings)]),
             (
                 "PgBouncer: connections at the load balancer",
-                [client_connections(pgbouncer.load_balancer)],
+                [client_connections(pgbouncer.balancer)],
             ),
         ],
         [

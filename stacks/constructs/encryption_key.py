@@ -10,11 +10,16 @@ from stacks.settings.environment import EnvironmentSettings
 
 
 def build_encryption_key(
-    scope: Construct, settings: EnvironmentSettings, *, purpose: str
+    scope: Construct,
+    settings: EnvironmentSettings,
+    *,
+    purpose: str,
+    removal_policy: cdk.RemovalPolicy,
 ) -> kms.Key:
     """The key encrypts storage, backups, insights, secrets and database logs.
 
-    The key stays after its stack is deleted, because the retained data needs it.
+    The key must stay after its stack is deleted, because the retained data needs it. If data can
+    exist before the creation of the stack is complete, the key must stay after a rollback too.
     """
     key = kms.Key(
         scope,
@@ -22,7 +27,7 @@ def build_encryption_key(
         alias=names.key_alias(settings, purpose),
         description=f"CloudFlow {settings.name}: encrypts the data of the {purpose} stack",
         enable_key_rotation=True,
-        removal_policy=cdk.RemovalPolicy.RETAIN,
+        removal_policy=removal_policy,
     )
     _allow_log_groups(key)
     return key

@@ -75,8 +75,8 @@ def _build_security_group(
         description=f"CloudFlow {settings.name}: people who connect to PostgreSQL directly",
     )
     group.add_ingress_rule(administrators, ec2.Port.tcp(PORT), "Administrators, past PgBouncer")
-    group.apply_removal_policy(cdk.RemovalPolicy.RETAIN)
-    administrators.apply_removal_policy(cdk.RemovalPolicy.RETAIN)
+    group.apply_removal_policy(cdk.RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE)
+    administrators.apply_removal_policy(cdk.RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE)
     ssm.StringParameter(
         scope,
         "AdministratorsParameter",
@@ -99,7 +99,7 @@ def _build_monitoring_role(scope: Construct) -> iam.Role:
             )
         ],
     )
-    role.apply_removal_policy(cdk.RemovalPolicy.RETAIN)
+    role.apply_removal_policy(cdk.RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE)
     acknowledge(
         role,
         "AwsSolutions::AwsSolutions-IAM4[Policy::arn:<AWS::Partition>:iam::aws:policy/service-role/"

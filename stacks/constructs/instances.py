@@ -19,11 +19,6 @@ from stacks.settings import names
 from stacks.settings.access import DATABASE, PORT
 from stacks.settings.environment import EnvironmentSettings
 
-# The newest minor version that CloudFormation's validation rules know. RDS installs later minor
-# versions by itself in the maintenance window. Raise this before you build an instance again.
-POSTGRES_VERSION = rds.PostgresEngineVersion.of(f"{POSTGRES_MAJOR}.19", str(POSTGRES_MAJOR))
-ENGINE = rds.DatabaseInstanceEngine.postgres(version=POSTGRES_VERSION)
-
 _LOG_EXPORTS = ("postgresql", "upgrade")
 _LOG_RETENTION = logs.RetentionDays.THREE_MONTHS
 _MONITORING_SECONDS = 60
@@ -44,7 +39,9 @@ def build_primary(
     instance = rds.DatabaseInstance(
         scope,
         construct_id,
-        engine=ENGINE,
+        engine=rds.DatabaseInstanceEngine.postgres(
+            version=_build_version(settings.postgres_version)
+        ),
         credentials=credentials,
         database_name=DATABASE,
         allocated_storage=settings.storage_gib,
@@ -64,6 +61,8 @@ def build_primary(
             identifier=identifier,
             instance_class=settings.instance_class,
             parameter_group=parameter_group,
+            backup_window=settings.backup_window,
+            maintenance_window=settings.maintenance_window,
         ),
     )
     _replicate_backups(instance, settings, recovery_key)
@@ -88,6 +87,8 @@ def build_replica(
     source: rds.IDatabaseInstance,
     identifier: str,
     instance_class: str,
+    backup_window: str,
+    maintenance_window: str,
     storage_key: kms.IKey | None = None,
     is_promoted: bool = False,
 ) -> rds.DatabaseInstanceReadReplica:
@@ -113,9 +114,11 @@ def build_replica(
             identifier=identifier,
             instance_class=instance_class,
             parameter_group=parameter_group,
+            backup_window=backup_window,
+            maintenance_window=maintenance_window,
         ),
     )
-    _complete_replica(instance, settings, is_promoted=is_promoted)
+    _complete_replica(instance, settings, backup_window=backup_window, is_promoted=is_promoted)
     _add_log_groups(scope, instance, identifier, shared.key)
     _acknowledge_settings(instance, settings)
     if storage_key is None:
@@ -141,6 +144,8 @@ def _render_options(
     identifier: str,
     instance_class: str,
     parameter_group: rds.ParameterGroup,
+    backup_window: str,
+    maintenance_window: str,
 ) -> dict[str, Any]:
     """The options that the primary and the replicas have in common."""
     insights = rds.DatabaseInsightsMode
@@ -157,8 +162,8 @@ def _render_options(
         "max_allocated_storage": settings.storage_maximum_gib,
         "ca_certificate": rds.CaCertificate.RDS_CA_RSA2048_G1,
         "auto_minor_version_upgrade": True,
-        "preferred_backup_window": settings.backup_window,
-        "preferred_maintenance_window": settings.maintenance_window,
+        "preferred_backup_window": backup_window,
+        "preferred_maintenance_window": maintenance_window,
         "copy_tags_to_snapshot": True,
         "cloudwatch_logs_exports": list(_LOG_EXPORTS),
         "monitoring_interval": cdk.Duration.seconds(_MONITORING_SECONDS),
@@ -192,12 +197,19 @@ def _replicate_backups(
 
 
 def _complete_replica(
-    instance: rds.DatabaseInstanceReadReplica, settings: EnvironmentSettings, *, is_promoted: bool
+    instance: rds.DatabaseInstanceReadReplica,
+    settings: EnvironmentSettings,
+    *,
+    backup_window: str,
+    is_promoted: bool,
 ) -> None:
     # The CDK refuses backups of a PostgreSQL replica. RDS has them since PostgreSQL 14.1.
     resource = _find_resource(instance)
     resource.backup_retention_period = settings.backup_retention_days
-    resource.preferred_backup_window = settings.backup_window
+    resource.preferred_backup_window = backup_window
+    # The CDK gives a replica no version (aws-cdk#26755). Then no deploy could upgrade the replica,
+    # and RDS refuses to upgrade a primary whose replica has an older version.
+    resource.engine_version = settings.replica_postgres_version
     # A replica is encrypted when its source is. RDS refuses this property beside a source.
     resource.add_property_deletion_override("StorageEncrypted")
     if is_promoted:
@@ -218,7 +230,7 @@ def _add_log_groups(
             log_group_name=names.database_log_group(identifier, export),
             encryption_key=key,
             retention=_LOG_RETENTION,
-            removal_policy=cdk.RemovalPolicy.RETAIN,
+            removal_policy=cdk.RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE,
         )
         _find_resource(instance).node.add_dependency(group)
 
@@ -236,6 +248,10 @@ def _acknowledge_settings(instance: Construct, settings: EnvironmentSettings) ->
             "AwsSolutions::AwsSolutions-RDS10",
             "is_deletion_protected is False in the settings. Production always has True",
         )
+
+
+def _build_version(version: str) -> rds.PostgresEngineVersion:
+    return rds.PostgresEngineVersion.of(version, str(POSTGRES_MAJOR))
 
 
 def _find_resource(instance: Construct) -> rds.CfnDBInstance:

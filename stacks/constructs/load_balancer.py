@@ -36,6 +36,8 @@ def build_load_balancer(
         vpc_subnets=ec2.SubnetSelection(subnets=network.task_subnets),
         internet_facing=False,
         cross_zone_enabled=True,
+        # A person removes it as docs/deploy.md says, before the load balancer can be deleted.
+        deletion_protection=settings.is_deletion_protected,
         security_groups=[
             _build_group(
                 scope, settings, region=region, network=network, service_group=service_group

@@ -18,6 +18,7 @@ def build_own_metric(
     period: cdk.Duration,
     label: str,
     unit: cloudwatch.Unit | None = None,
+    dimensions: dict[str, str] | None = None,
 ) -> cloudwatch.Metric:
     """A metric of CloudFlow itself, from a metric filter or a function."""
     return cloudwatch.Metric(
@@ -27,6 +28,7 @@ def build_own_metric(
         period=period,
         label=label,
         unit=unit,
+        dimensions_map=dimensions,
     )
 
 

@@ -5,7 +5,10 @@ from dataclasses import dataclass
 import aws_cdk as cdk
 from aws_cdk import aws_cloudwatch as cloudwatch
 
-from stacks.constructs.metrics import MINUTE, build_aws_metric
+from stacks.constructs.metrics import MINUTE, build_aws_metric, build_own_metric
+from stacks.settings.environment import EnvironmentSettings
+
+STORAGE_SIZE = "StorageSize"  # written by the function storage_size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +34,19 @@ class MonitoredInstance:
             name,
             dimensions={"DBInstanceIdentifier": self.identifier},
             statistic=statistic,
+            period=period,
+            label=self.title,
+        )
+
+    def storage_size(
+        self, settings: EnvironmentSettings, *, period: cdk.Duration
+    ) -> cloudwatch.Metric:
+        """The size of the disk in bytes. RDS has metrics for the free storage only."""
+        return build_own_metric(
+            settings,
+            STORAGE_SIZE,
+            dimensions={"DBInstanceIdentifier": self.identifier},
+            statistic="Average",
             period=period,
             label=self.title,
         )

@@ -5,7 +5,12 @@ from aws_cdk import aws_rds as rds
 from constructs import Construct
 
 from db.parameters import POSTGRES_MAJOR
-from stacks.constructs.instances import ENGINE
+from stacks.settings.versions import POSTGRES_VERSION
+
+# The family of a group follows from the major version only.
+_ENGINE = rds.DatabaseInstanceEngine.postgres(
+    version=rds.PostgresEngineVersion.of(POSTGRES_VERSION, str(POSTGRES_MAJOR))
+)
 
 
 def build_parameter_group(
@@ -17,7 +22,7 @@ def build_parameter_group(
         construct_id,
         # AWS replaces a parameter group when its description changes.
         description=f"CloudFlow PostgreSQL {POSTGRES_MAJOR}, {role}",
-        engine=ENGINE,
+        engine=_ENGINE,
         parameters=parameters,
         removal_policy=cdk.RemovalPolicy.RETAIN,
     )

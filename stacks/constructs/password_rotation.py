@@ -43,8 +43,7 @@ class PasswordRotation(Construct):
     function would not have less power over the database.
 
     Each rotation of PgBouncer's password changes the user that is not in use. Running tasks keep
-    their user's password until the next rotation. password_renewal.py replaces the tasks before
-    that.
+    their user's password until the next rotation. task_renewal.py replaces the tasks before that.
     """
 
     def __init__(

@@ -1,8 +1,9 @@
 """The metrics of PgBouncer, from its tasks, its load balancer and its ECS service."""
 
+from dataclasses import dataclass
+
 import aws_cdk as cdk
 from aws_cdk import aws_cloudwatch as cloudwatch
-from aws_cdk import aws_elasticloadbalancingv2 as elbv2
 from aws_cdk import aws_logs as logs
 from constructs import Construct
 
@@ -45,6 +46,18 @@ CLIENTS_REFUSED_PATTERNS = {
 }
 
 _CLIENTS_REFUSED = "ClientsRefused"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BalancerDimensions:
+    """The names of the load balancer and its target group, as CloudWatch's dimensions have them.
+
+    Each is one attribute of its resource. The CDK's own metrics cut the name out of an ARN with
+    Fn::Split, and CloudFormation does not promise that this works with another stack's output.
+    """
+
+    load_balancer: str
+    target_group: str
 
 
 def add_log_metrics(
@@ -129,13 +142,34 @@ def running_tasks(settings: EnvironmentSettings) -> cloudwatch.Metric:
     )
 
 
-def healthy_tasks(target_group: elbv2.INetworkTargetGroup) -> cloudwatch.Metric:
-    return target_group.metrics.healthy_host_count(statistic="Maximum", period=MINUTE)
+def healthy_tasks(balancer: BalancerDimensions) -> cloudwatch.Metric:
+    return _build_host_count("HealthyHostCount", balancer, label="healthy tasks")
 
 
-def unhealthy_tasks(target_group: elbv2.INetworkTargetGroup) -> cloudwatch.Metric:
-    return target_group.metrics.un_healthy_host_count(statistic="Maximum", period=MINUTE)
+def unhealthy_tasks(balancer: BalancerDimensions) -> cloudwatch.Metric:
+    return _build_host_count("UnHealthyHostCount", balancer, label="unhealthy tasks")
 
 
-def client_connections(load_balancer: elbv2.INetworkLoadBalancer) -> cloudwatch.Metric:
-    return load_balancer.metrics.active_flow_count(statistic="Maximum", period=MINUTE)
+def _build_host_count(name: str, balancer: BalancerDimensions, *, label: str) -> cloudwatch.Metric:
+    return build_aws_metric(
+        "AWS/NetworkELB",
+        name,
+        dimensions={
+            "LoadBalancer": balancer.load_balancer,
+            "TargetGroup": balancer.target_group,
+        },
+        statistic="Maximum",
+        period=MINUTE,
+        label=label,
+    )
+
+
+def client_connections(balancer: BalancerDimensions) -> cloudwatch.Metric:
+    return build_aws_metric(
+        "AWS/NetworkELB",
+        "ActiveFlowCount",
+        dimensions={"LoadBalancer": balancer.load_balancer},
+        statistic="Maximum",
+        period=MINUTE,
+        label="connections",
+    )

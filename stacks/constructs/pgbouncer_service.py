@@ -3,7 +3,6 @@
 import aws_cdk as cdk
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_ecs as ecs
-from aws_cdk import aws_elasticloadbalancingv2 as elbv2
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_kms as kms
 from constructs import Construct
@@ -14,9 +13,9 @@ from stacks.constructs.fargate import build_security_group, open_database
 from stacks.constructs.load_balancer import add_listener, build_load_balancer
 from stacks.constructs.log_groups import build_log_group
 from stacks.constructs.network import DatabaseNetwork
-from stacks.constructs.password_renewal import add_password_renewal
-from stacks.constructs.pgbouncer_metrics import add_log_metrics
+from stacks.constructs.pgbouncer_metrics import BalancerDimensions, add_log_metrics
 from stacks.constructs.pgbouncer_task import DatabaseHosts, PgBouncerSecrets, build_pgbouncer_task
+from stacks.constructs.task_renewal import add_task_renewal
 from stacks.settings import names
 from stacks.settings.environment import EnvironmentSettings, Region
 
@@ -25,7 +24,7 @@ _SCALE_AT_CPU_PERCENT = 60
 
 
 class PgBouncerService(Construct):
-    """The service of one region. With `tasks_maximum` 0 no task runs."""
+    """The service of one region. With `tasks_maximum` 0 it is not scaled."""
 
     def __init__(
         self,
@@ -57,12 +56,19 @@ class PgBouncerService(Construct):
         )
         group = build_security_group(self, network, description="Tasks of PgBouncer")
         database = open_database(self, group, database_group, "PgBouncer to PostgreSQL")
-        service = self._build_service(settings, network, definition, group, tasks)
+        # Each update of the service would send a number of tasks that the template has. A deploy
+        # would then shrink a service that was scaled out. Without the number CloudFormation leaves
+        # it alone, and starts a new service with one task. The registration of the scaling target
+        # then raises the number to the minimum, from 0 too
+        # (https://docs.aws.amazon.com/autoscaling/application/userguide/getting-started.html).
+        # A service that is not scaled has the number of the settings.
+        desired_count = None if tasks_maximum else tasks
+        service = self._build_service(settings, network, definition, group, desired_count)
         # A reference does not wait for the rules of a security group or the policies of a role.
         service.node.add_dependency(definition.obtain_execution_role(), database)
         if tasks_maximum:
             _add_scaling(service, tasks, tasks_maximum)
-        add_password_renewal(self, settings, service=service, secrets=secrets)
+        add_task_renewal(self, settings, service=service, secrets=secrets)
         balancer = build_load_balancer(
             self, settings, region=region, network=network, service_group=group
         )
@@ -72,8 +78,10 @@ class PgBouncerService(Construct):
 
         self.service: ecs.FargateService = service
         self.execution_role: iam.IRole = definition.obtain_execution_role()
-        self.load_balancer: elbv2.INetworkLoadBalancer = balancer
-        self.target_group: elbv2.INetworkTargetGroup = target_group
+        self.balancer = BalancerDimensions(
+            load_balancer=balancer.load_balancer_full_name,
+            target_group=target_group.target_group_full_name,
+        )
 
     def _build_service(
         self,
@@ -81,7 +89,7 @@ class PgBouncerService(Construct):
         network: DatabaseNetwork,
         definition: ecs.FargateTaskDefinition,
         group: ec2.SecurityGroup,
-        tasks: int,
+        desired_count: int | None,
     ) -> ecs.FargateService:
         cluster = ecs.Cluster(
             self,
@@ -100,8 +108,7 @@ class PgBouncerService(Construct):
             security_groups=[group],
             vpc_subnets=ec2.SubnetSelection(subnets=network.task_subnets),
             assign_public_ip=False,
-            # Scaling starts tasks only when its alarm fires, so the number is given here too.
-            desired_count=tasks,
+            desired_count=desired_count,
             min_healthy_percent=100,
             max_healthy_percent=200,
             availability_zone_rebalancing=ecs.AvailabilityZoneRebalancing.ENABLED,

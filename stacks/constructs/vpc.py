@@ -125,4 +125,4 @@ def _retain(construct: Construct) -> None:
     """Retains the VPC or subnet only. Its route table can be deleted, because nothing uses it."""
     resource = construct.node.default_child
     assert isinstance(resource, cdk.CfnResource)
-    resource.apply_removal_policy(cdk.RemovalPolicy.RETAIN)
+    resource.apply_removal_policy(cdk.RemovalPolicy.RETAIN_ON_UPDATE_OR_DELETE)

@@ -1,4 +1,4 @@
-"""The connection budget: the connections that each server may get at once, and what it accepts."""
+"""The budgets of a server: its connections, and the WAL that its replication slots keep."""
 
 from dataclasses import dataclass
 
@@ -24,6 +24,15 @@ RESERVED = 7
 _BYTES_A_CONNECTION = 9531392
 _SHARE_WITHOUT_SYSTEM = 0.88  # 198 / 225
 _CONNECTIONS_AT_MOST = 5000
+
+# PostgreSQL has one stream of WAL. All slots together keep as much as the slot that is furthest
+# behind, so the number of replicas does not matter.
+# With a fifth of the disk a replica can be away for hours of a busy night, and RDS enlarges a disk
+# before it is full.
+_SLOT_SHARE_OF_STORAGE = 0.2
+# RDS keeps a tenth of a disk free by enlarging it. The largest disk has this tenth and no more.
+_SLOT_SHARE_OF_MAXIMUM = 0.1
+_MIB_A_GIB = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +74,21 @@ class Budget:
 
 def primary_parameters(settings: EnvironmentSettings) -> dict[str, str]:
     """The primary's parameters: db/parameters.py with the overrides of the environment."""
-    return rds_parameters() | dict(settings.parameter_overrides)
+    derived = {"max_slot_wal_keep_size": str(plan_slot_wal_mib(settings))}
+    return rds_parameters() | derived | dict(settings.parameter_overrides)
+
+
+def plan_slot_wal_mib(settings: EnvironmentSettings) -> int:
+    """The WAL that slots may keep for replicas which do not read it. It follows the storage."""
+    return min(
+        int(settings.storage_gib * _MIB_A_GIB * _SLOT_SHARE_OF_STORAGE),
+        find_slot_wal_limit_mib(settings),
+    )
+
+
+def find_slot_wal_limit_mib(settings: EnvironmentSettings) -> int:
+    """The WAL that fits into what is free on the largest disk that RDS may make."""
+    return int(settings.storage_maximum_gib * _MIB_A_GIB * _SLOT_SHARE_OF_MAXIMUM)
 
 
 def replica_parameters(settings: EnvironmentSettings) -> dict[str, str]:

@@ -6,12 +6,22 @@ stacks/settings/guards.py has the checks that need more than one record.
 
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from itertools import combinations, product, starmap
 from operator import attrgetter
 from typing import TYPE_CHECKING, get_args, get_type_hints
 
+from db.parameters import POSTGRES_MAJOR
 from stacks.settings.sizes import FARGATE_MEMORY_MIB, INSTANCE_MEMORY_GIB
-from stacks.settings.windows import is_overlapping, parse_daily_window, parse_weekly_window
+from stacks.settings.versions import POSTGRES_VERSION, parse_minor
+from stacks.settings.windows import (
+    is_in_order,
+    is_touching,
+    is_touching_daily,
+    parse_daily_window,
+    parse_weekly_window,
+    render_later_window,
+)
 
 if TYPE_CHECKING:
     from stacks.settings.environment import EnvironmentSettings, ExistingVpc, Region
@@ -37,6 +47,7 @@ def check_settings(settings: "EnvironmentSettings") -> None:
         _check_region(settings, place, region)
     _check_regions_differ(settings)
     _check_instances(settings)
+    _check_versions(settings)
     _check_windows(settings)
     _check_pooler(settings)
     _check_recovery(settings)
@@ -93,7 +104,7 @@ def _check_types(settings: "EnvironmentSettings") -> None:
         f"use {' or '.join(architectures)}",
     )
     for place, region in (("primary", settings.primary), ("recovery", settings.recovery)):
-        for setting in ("zones", "client_cidrs", "associated_vpcs"):
+        for setting in ("zones", "zone_ids", "client_cidrs", "associated_vpcs"):
             value = getattr(region, setting)
             _refuse_unless(
                 type(value) is tuple,
@@ -138,6 +149,16 @@ def _check_region(settings: "EnvironmentSettings", place: str, region: "Region")
         settings,
         f"{place}.zones",
         f"name {_ZONES} different availability zones of {region.name}",
+    )
+    _refuse_unless(
+        not region.zone_ids
+        or (
+            len(set(region.zone_ids)) == len(region.zones)
+            and all(re.fullmatch(r"[a-z]{3}\d-az\d", zone_id) for zone_id in region.zone_ids)
+        ),
+        settings,
+        f"{place}.zone_ids",
+        f"use the ids that `make prepare ENV={settings.name}` prints, one for each zone",
     )
     network = _parse_cidr(settings, f"{place}.vpc_cidr", region.vpc_cidr)
     _refuse_unless(
@@ -252,28 +273,95 @@ def _check_instances(settings: "EnvironmentSettings") -> None:
     )
 
 
+def _check_versions(settings: "EnvironmentSettings") -> None:
+    for setting in ("postgres_version", "replica_postgres_version"):
+        _refuse_unless(
+            parse_minor(getattr(settings, setting)) is not None,
+            settings,
+            setting,
+            f"use a minor version of PostgreSQL {POSTGRES_MAJOR}, such as {POSTGRES_VERSION}",
+        )
+    replicas, primary = map(
+        parse_minor, (settings.replica_postgres_version, settings.postgres_version)
+    )
+    _refuse_unless(
+        replicas is not None and primary is not None and replicas >= primary,
+        settings,
+        "replica_postgres_version",
+        f"use {settings.postgres_version} or newer, because replicas are upgraded before their "
+        "primary, in a deploy of their own (docs/deploy.md#a-new-minor-version)",
+    )
+
+
 def _check_windows(settings: "EnvironmentSettings") -> None:
-    daily = parse_daily_window(settings.backup_window)
+    backups = {
+        setting: _parse_window(settings, setting, parse_daily_window, "hh:mm-hh:mm")
+        for setting in ("backup_window", "replica_backup_window", "recovery_backup_window")
+    }
+    weekly = {
+        setting: _parse_window(settings, setting, parse_weekly_window, "ddd:hh:mm-ddd:hh:mm")
+        for setting in (
+            "maintenance_window",
+            "replica_maintenance_window",
+            "recovery_maintenance_window",
+        )
+    }
+    for setting in ("replica_backup_window", "recovery_backup_window"):
+        _refuse_unless(
+            not backups[setting] & backups["backup_window"],
+            settings,
+            setting,
+            f"move it out of backup_window ({settings.backup_window}), because RDS cannot promote "
+            "a replica that is making a backup",
+        )
+    # Every instance, in the order in which RDS must upgrade them.
+    maintenance = [
+        ("recovery_maintenance_window", weekly["recovery_maintenance_window"]),
+        *(
+            (
+                "replica_maintenance_window",
+                parse_weekly_window(
+                    render_later_window(settings.replica_maintenance_window, number)
+                ),
+            )
+            for number in range(1, settings.replicas + 1)
+        ),
+        ("maintenance_window", weekly["maintenance_window"]),
+    ]
+    for (setting, window), (backup, minutes) in product(maintenance, backups.items()):
+        _refuse_unless(
+            not is_touching_daily(minutes, window),
+            settings,
+            setting,
+            f"move it away from {backup} ({getattr(settings, backup)}), with time between them, "
+            "because a restart must not meet a backup that began late or takes long",
+        )
+    order = [window for _, window in maintenance]
     _refuse_unless(
-        len(daily) >= _WINDOW_MINIMUM_MINUTES,
-        settings,
-        "backup_window",
-        f"use hh:mm-hh:mm in UTC, {_WINDOW_MINIMUM_MINUTES} minutes or more",
-    )
-    weekly = parse_weekly_window(settings.maintenance_window)
-    _refuse_unless(
-        len(weekly) >= _WINDOW_MINIMUM_MINUTES,
+        is_in_order(order) and not any(starmap(is_touching, combinations(order, 2))),
         settings,
         "maintenance_window",
-        f"use ddd:hh:mm-ddd:hh:mm in UTC, {_WINDOW_MINIMUM_MINUTES} minutes or more",
+        f"let recovery_maintenance_window ({settings.recovery_maintenance_window}) come first in "
+        f"the week, then replica_maintenance_window ({settings.replica_maintenance_window}) once "
+        "for each replica, then maintenance_window, with time between them, because RDS must "
+        "upgrade a replica before its primary",
     )
+
+
+def _parse_window(
+    settings: "EnvironmentSettings",
+    setting: str,
+    parse: Callable[[str], set[int]],
+    form: str,
+) -> set[int]:
+    minutes = parse(getattr(settings, setting))
     _refuse_unless(
-        not is_overlapping(daily, weekly),
+        len(minutes) >= _WINDOW_MINIMUM_MINUTES,
         settings,
-        "maintenance_window",
-        f"move it out of backup_window ({settings.backup_window}), because RDS refuses windows "
-        "that overlap, and only at a deploy",
+        setting,
+        f"use {form} in UTC, {_WINDOW_MINIMUM_MINUTES} minutes or more",
     )
+    return minutes
 
 
 def _check_pooler(settings: "EnvironmentSettings") -> None:
@@ -322,6 +410,24 @@ def _check_pooler(settings: "EnvironmentSettings") -> None:
 
 
 def _check_recovery(settings: "EnvironmentSettings") -> None:
+    _refuse_unless(
+        settings.recovery_replica_number >= 1,
+        settings,
+        "recovery_replica_number",
+        "use 1 or more. A new replica gets the next number, and so a new name",
+    )
+    _refuse_unless(
+        settings.has_recovery_replica or not settings.is_recovery_promoted,
+        settings,
+        "has_recovery_replica",
+        "use True, because is_recovery_promoted=True needs the replica that it promotes",
+    )
+    _refuse_unless(
+        settings.has_recovery_replica or not settings.recovery_pooler_tasks,
+        settings,
+        "recovery_pooler_tasks",
+        "use 0, because without a recovery replica PgBouncer has no database there",
+    )
     _refuse_unless(
         settings.is_recovery_promoted or not settings.is_recovery_completed,
         settings,

@@ -10,6 +10,7 @@ from typing import Literal
 
 from db.pgbouncer import PgBouncerSettings
 from stacks.settings.checks import check_settings
+from stacks.settings.versions import POSTGRES_VERSION
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,9 @@ class Region:
     name: str
     # Three availability zones of the region.
     zones: tuple[str, ...]
+    # The ids of these zones, such as use1-az4, in the same order. The same name is another zone in
+    # another account. `make prepare` prints the ids, and refuses an account that has others.
+    zone_ids: tuple[str, ...] = ()
     # The IPv4 range of the VPC, /16 to /20. With existing_vpc, the range that the VPC has.
     vpc_cidr: str
     # A VPC to use instead of a new one.
@@ -78,6 +82,10 @@ class EnvironmentSettings:
     recovery_instance_class: str
     # The number of replicas in the primary region. They answer the read-only database name.
     replicas: int = 1
+    # The minor version of PostgreSQL on the primary. RDS may have installed a newer one by itself.
+    postgres_version: str = POSTGRES_VERSION
+    # The minor version on the replicas in both regions. It is raised first, in a deploy of its own.
+    replica_postgres_version: str = POSTGRES_VERSION
     # The storage of each instance when it is made.
     storage_gib: int
     # RDS enlarges the storage by itself up to this size.
@@ -98,12 +106,22 @@ class EnvironmentSettings:
     # replicas before the primary.
     replica_parameter_overrides: Mapping[str, str] = field(default_factory=dict)
 
-    # When RDS makes the daily backup: hh:mm-hh:mm in UTC, 30 minutes or more.
+    # When RDS makes the daily backup of the primary: hh:mm-hh:mm in UTC, 30 minutes or more. After
+    # a promotion it is also the window of the instance that was promoted.
     backup_window: str = "02:00-02:30"
+    # When RDS makes the daily backups of the replicas in the primary region.
+    replica_backup_window: str = "03:00-03:30"
+    # When RDS makes the daily backup of the recovery replica, before a promotion.
+    recovery_backup_window: str = "04:00-04:30"
     # How far back point-in-time recovery reaches, in both regions: 7 to 35 days.
     backup_retention_days: int = 7
-    # When RDS changes and patches the instances: ddd:hh:mm-ddd:hh:mm in UTC, 30 minutes or more.
+    # When RDS changes and patches the primary: ddd:hh:mm-ddd:hh:mm in UTC, 30 minutes or more.
     maintenance_window: str = "sun:05:00-sun:06:00"
+    # The same for the first replica in the primary region. Each further replica has its window
+    # after a pause of the same length.
+    replica_maintenance_window: str = "sat:05:00-sat:06:00"
+    # The same for the recovery replica, also after a promotion.
+    recovery_maintenance_window: str = "fri:05:00-fri:06:00"
 
     # The number of PgBouncer tasks at little load.
     pooler_tasks: int
@@ -132,6 +150,12 @@ class EnvironmentSettings:
     # Whether a deploy runs Flyway. False: a person runs it, for a migration that takes longer than
     # a deploy can wait (docs/migrations.md).
     is_migrated_at_deploy: bool = True
+    # Whether the recovery region has a replica. False takes out a broken one, which stays in the
+    # account. Without a replica there is nothing to promote (docs/runbook.md).
+    has_recovery_replica: bool = True
+    # The number of the recovery replica. A new number makes a new replica under a new name. The old
+    # one stays in the account.
+    recovery_replica_number: int = 1
     # Whether the recovery region has taken over. Set it after the promotion, which a person starts
     # by a parameter of the stack Recovery. It cannot be undone (docs/runbook.md).
     is_recovery_promoted: bool = False

@@ -34,6 +34,7 @@ def check_all(environments: Iterable[EnvironmentSettings], *, authorities: str) 
         check_authorities(settings, authorities)
         check_overrides(settings)
         check_replay(settings)
+        check_slot_wal(settings)
         check_idle_timeouts(settings)
         check_budget(settings)
 
@@ -137,6 +138,23 @@ def check_replay(settings: EnvironmentSettings) -> None:
                 f"{replica[name]!r}; use {primary[name]} or more, because a replica with a lower "
                 "value than its primary stops replaying. Raise and reboot replicas first, or lower "
                 "the primary first"
+            )
+
+
+def check_slot_wal(settings: EnvironmentSettings) -> None:
+    """The WAL that the primary keeps for a lost replica must fit on the largest disk."""
+    name = "max_slot_wal_keep_size"
+    limit_mib = budget.find_slot_wal_limit_mib(settings)
+    for setting, parameters in (
+        ("parameter_overrides", budget.primary_parameters(settings)),
+        ("replica_parameter_overrides", budget.replica_parameters(settings)),
+    ):
+        if int(parameters[name]) > limit_mib:
+            raise ValueError(
+                f"stacks/environments.py: {settings.name}.{setting}[{name!r}] is "
+                f"{parameters[name]!r}; use {limit_mib} or less, in MB, or raise "
+                "storage_maximum_gib, because RDS keeps a tenth of the disk free, and more WAL "
+                "for a lost replica would fill the largest disk"
             )
 
 

@@ -39,7 +39,10 @@ def replica(settings: EnvironmentSettings, number: int) -> str:
 
 
 def recovery_replica(settings: EnvironmentSettings) -> str:
-    return _fit(f"cloudflow-{settings.name}-recovery", 63)
+    """The first has no number. A later one has a new name, because the old one may still exist."""
+    number = settings.recovery_replica_number
+    suffix = "" if number == 1 else f"-{number}"
+    return _fit(f"cloudflow-{settings.name}-recovery{suffix}", 63)
 
 
 def database_log_group(identifier: str, export: str) -> str:
@@ -58,6 +61,11 @@ def key_alias(settings: EnvironmentSettings, purpose: str) -> str:
 def parameter(settings: EnvironmentSettings, name: str) -> str:
     """The name of an SSM parameter that other projects read."""
     return f"/cloudflow/{settings.name}/database/{name}"
+
+
+def command(settings: EnvironmentSettings, name: str) -> str:
+    """The name of an SSM parameter that holds a command for people."""
+    return f"/cloudflow/{settings.name}/commands/{name}"
 
 
 def log_group(settings: EnvironmentSettings, source: str) -> str:
@@ -101,6 +109,20 @@ def backups_function(settings: EnvironmentSettings) -> str:
 
 def secret_copies_function(settings: EnvironmentSettings) -> str:
     return _fit(f"cloudflow-{settings.name}-secret-copies", 64)
+
+
+def event_subscription(settings: EnvironmentSettings, purpose: str) -> str:
+    """A subscription to the events of RDS."""
+    return _fit(f"cloudflow-{settings.name}-{purpose}", 254)
+
+
+def rule(settings: EnvironmentSettings, subject: str) -> str:
+    """A rule of EventBridge that tells people about an event."""
+    return _fit(f"cloudflow-{settings.name}-{subject}", 64)
+
+
+def storage_size_function(settings: EnvironmentSettings) -> str:
+    return _fit(f"cloudflow-{settings.name}-storage-size", 64)
 
 
 def topic(settings: EnvironmentSettings) -> str:

@@ -430,7 +430,7 @@ def test_what_runs_outside_a_transaction_fails_half_done_and_is_repaired_as_told
     assert failed.rollback == "SUCCESS"
     again = deployment.deploy()
     assert "Detected failed migration to version 7" in again.reason
-    assert "RepairCommand" in again.reason
+    assert "the SSM parameter commands/repair" in again.reason
     assert again.rollback == "SUCCESS"
     # The steps of the message: 1. undo by hand, 2. repair, 3. correct the file and deploy.
     invalid = "SELECT indexrelid::regclass FROM pg_index WHERE NOT indisvalid"

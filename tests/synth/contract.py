@@ -1,8 +1,9 @@
 """Records every resource that holds data, and reports each change that could lose the data.
 
 The record is tests/synth/stateful.json. If a construct id, a name or a create-only property
-changes, CloudFormation replaces the resource with an empty one. In a diff such a change looks like
-any other. Here it is a sentence about the data, and it fails the tests until a person runs
+changes, CloudFormation replaces the resource with an empty one. Other properties change in place
+and lose history, such as backups (tests/synth/history.py). In a diff such a change looks like any
+other. Here it is a sentence about the data, and it fails the tests until a person runs
 `make contract YES=1`.
 """
 
@@ -18,6 +19,7 @@ from typing import Any, NamedTuple, TypedDict
 
 from tests.support.conditions import resolve_conditions
 from tests.support.synthesis import PROJECT, Template, synthesize_audited
+from tests.synth import history
 
 RECORD = PROJECT / "tests" / "synth" / "stateful.json"
 # The CDK's database of resource types. `cdk diff` reads in it which properties are create-only.
@@ -47,12 +49,17 @@ _OTHER_AT_STAKE = "the content of this resource, which somebody decided to keep"
 
 _COMMAND = "make contract YES=1"
 _UNDO = f"Undo the change. If a person has decided on it, run: {_COMMAND}"
+_UPGRADE_FIRST = (
+    "Undo the change, and raise replica_postgres_version in a commit and a deploy of its own: "
+    "docs/deploy.md#a-new-minor-version"
+)
 _ADD = f"To record it, run: {_COMMAND}"
 
 # These replace the resource in some cases: another source or snapshot makes another database. The
 # type database says "maybe" of other properties too, such as backup windows. RDS changes those in
 # place.
 _SOURCE = "SourceDBInstanceIdentifier"
+_INSTANCE = "AWS::RDS::DBInstance"
 _CONDITIONAL = (_SOURCE, "DBSnapshotIdentifier", "Engine")
 
 
@@ -66,6 +73,7 @@ class Resource(TypedDict):
     Replaces: dict[str, Any]
     MayReplace: dict[str, Any]
     Regenerates: dict[str, Any]
+    History: dict[str, Any]
 
 
 Record = dict[str, dict[str, Resource]]  # by the stack's name, then by logical id
@@ -79,7 +87,11 @@ class _Address(NamedTuple):
 
 
 def read_record(path: Path = RECORD) -> Record:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    record: Record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    for resources in record.values():
+        for resource in resources.values():
+            resource.setdefault("History", {})  # it was recorded before history was
+    return record
 
 
 def render_record(record: Record) -> str:
@@ -129,7 +141,7 @@ def _find_aliases(template: Template) -> dict[str, str]:
 def _build_entry(resource: dict[str, Any], alias: str | None) -> Resource:
     kind = resource["Type"]
     properties = resource.get("Properties", {})
-    effects = _replacement_effects().get(kind)
+    effects = find_effects().get(kind)
     if effects is None:
         raise ValueError(
             f"tests/synth/contract.py: {_TYPE_DATABASE.relative_to(PROJECT)} does not know the "
@@ -147,6 +159,7 @@ def _build_entry(resource: dict[str, Any], alias: str | None) -> Resource:
             p: v for p, v in properties.items() if effects.get(p) == "maybe" and p in _CONDITIONAL
         },
         "Regenerates": {p: v for p, v in properties.items() if p in regenerating},
+        "History": {p: v for p, v in properties.items() if p in history.find_reasons(kind)},
     }
 
 
@@ -158,7 +171,7 @@ def _find_name(kind: str, properties: dict[str, Any]) -> str | None:
 
 
 @cache
-def _replacement_effects() -> dict[str, dict[str, str]]:
+def find_effects() -> dict[str, dict[str, str]]:
     """Whether a change replaces the resource ("yes", "maybe", "no"), by type and property."""
     with gzip.open(_TYPE_DATABASE) as file:
         entities = json.load(file)["schema"]["resource"]["entities"]
@@ -202,7 +215,7 @@ def compare(recorded: Record, found: Record) -> list[str]:
         )
         for address, resource in sorted(new.items())
     )
-    return findings
+    return findings + find_early_upgrades(recorded, found)
 
 
 def _render_finding(
@@ -265,6 +278,11 @@ def _find_changes(old: Resource, new: Resource) -> Iterator[str]:
     yield from _describe_changes(
         old["Regenerates"], new["Regenerates"], "Secrets Manager would generate a new password"
     )
+    for name, reason in history.find_reasons(old["Type"]).items():
+        before, after = (
+            {name: it["History"][name]} if name in it["History"] else {} for it in (old, new)
+        )
+        yield from _describe_changes(before, after, reason)
     yield from _find_policy_changes(old, new)
 
 
@@ -301,6 +319,49 @@ def _find_policy_changes(old: Resource, new: Resource) -> Iterator[str]:
             )
 
 
+def find_early_upgrades(recorded: Record, found: Record) -> list[str]:
+    """A finding for each primary whose version rises before that of its replicas.
+
+    No person can decide on this. RDS refuses to upgrade a primary before its replicas, and one
+    update of a stack upgrades the primary first, because the replicas refer to it.
+    """
+    findings: list[str] = []
+    for stack, resources in sorted(found.items()):
+        environment = stack.rsplit("-", maxsplit=1)[0]
+        older = [
+            replica
+            for recorded_stack, others in recorded.items()
+            if recorded_stack.rsplit("-", maxsplit=1)[0] == environment
+            for replica in others.values()
+            if replica["Type"] == _INSTANCE and _SOURCE in replica["MayReplace"]
+        ]
+        for logical_id, primary in sorted(resources.items()):
+            before = recorded.get(stack, {}).get(logical_id)
+            if primary["Type"] != _INSTANCE or _SOURCE in primary["MayReplace"]:
+                continue
+            if before is None or "EngineVersion" not in before["History"]:  # it is new
+                continue
+            version = _read_version(primary)
+            behind = [it["Name"] or "" for it in older if _read_version(it) < version]
+            if behind and version > _read_version(before):
+                change = (
+                    f"raises EngineVersion to {primary['History']['EngineVersion']} before "
+                    f"{', '.join(sorted(behind))}. RDS would refuse the upgrade, and the deploy "
+                    "would fail"
+                )
+                findings.append(
+                    _render_finding(
+                        _Address(stack, logical_id), primary, change, remedy=_UPGRADE_FIRST
+                    )
+                )
+    return findings
+
+
+def _read_version(instance: Resource) -> tuple[int, ...]:
+    """(15, 19) for 15.19. An instance without a version in its template is older than any other."""
+    return tuple(int(part) for part in instance["History"].get("EngineVersion", "0").split("."))
+
+
 def _show(value: Any) -> str:  # noqa: ANN401
     return "nothing" if value is None else json.dumps(value, sort_keys=True)
 
@@ -308,9 +369,17 @@ def _show(value: Any) -> str:  # noqa: ANN401
 def renew(templates: dict[str, Template], *, path: Path = RECORD, is_decided: bool) -> int:
     """Print the findings. Write the record only if a person has decided on the changes."""
     recorded = read_record(path)
-    findings = compare(recorded, find_stateful(templates, known=recorded))
+    found = find_stateful(templates, known=recorded)
+    findings = compare(recorded, found)
     for finding in findings:
         print(finding)
+    if find_early_upgrades(recorded, found):
+        print(
+            "make contract: nothing is written, because a primary would be upgraded before its "
+            "replicas. Follow docs/deploy.md#a-new-minor-version",
+            file=sys.stderr,
+        )
+        return 1
     if findings and not is_decided:
         print(
             f"make contract: {len(findings)} findings, and nothing is written. If a person has "

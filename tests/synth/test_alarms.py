@@ -32,10 +32,11 @@ _FURTHER = {
     "pooler-waiting",
     "pooler-metrics",
     "pooler-refusing",
-    "migration-failed",
     "rotation-failed",
     "renewal-failed",
+    "storage-size-failed",
 }
+_IN_BOTH_REGIONS = {"renewal-failed"}
 _INSTANCE = re.compile(r"^(primary|replica-\d+|recovery)-")
 _TEXT = re.compile(
     r"(?P<problem>.+\.)\n\n"
@@ -59,7 +60,10 @@ def _collect(templates: dict[str, Any], settings: EnvironmentSettings) -> dict[s
 
 @pytest.fixture(scope="module")
 def texts(synthesis: Synthesis) -> dict[str, re.Match[str]]:
-    """The parts of every alarm's text, by the alarm's whole name."""
+    """The parts of every alarm's text, by the alarm's whole name.
+
+    An alarm that both regions have is here once.
+    """
     found: dict[str, re.Match[str]] = {}
     for template in synthesis.templates.values():
         for alarm in find(template, _ALARM).values():
@@ -116,6 +120,23 @@ def test_what_can_run_out_or_fall_silent_has_an_alarm(settings: EnvironmentSetti
 
 
 @each_environment
+@pytest.mark.parametrize("is_recovery_promoted", [False, True])
+def test_both_regions_tell_when_pgbouncers_tasks_cannot_be_renewed(
+    settings: EnvironmentSettings, is_recovery_promoted: bool
+) -> None:
+    templates = build_once(settings.name, is_recovery_promoted=is_recovery_promoted)
+    for role, region in (("Monitoring", settings.primary), ("Recovery", settings.recovery)):
+        alarms = _collect(
+            {"Monitoring": {"Resources": {}}, "Recovery": {"Resources": {}}}
+            | {role: templates[role]},
+            settings,
+        )
+        assert alarms.keys() >= _IN_BOTH_REGIONS
+        for name in _IN_BOTH_REGIONS:
+            assert f"--region {region.name} " in alarms[name]["AlarmDescription"]
+
+
+@each_environment
 def test_after_the_second_deploy_the_recovery_region_has_the_alarms_of_a_primary(
     settings: EnvironmentSettings,
 ) -> None:
@@ -132,6 +153,79 @@ def test_after_the_second_deploy_the_recovery_region_has_the_alarms_of_a_primary
     instance = names.recovery_replica(settings)
     assert f"in psql on {instance}:" in alarms["pooler-waiting"]["AlarmDescription"]
     assert f"--region {settings.recovery.name} " in alarms["pooler-down"]["AlarmDescription"]
+
+
+def _fires(alarm: dict[str, Any], values: dict[str, float | None], rate: float = 0) -> bool:
+    """Whether the alarm fires. `values` has the metrics by id, `rate` is that of every series."""
+    known: dict[str, Any] = {
+        "FILL": lambda value, other: other if value is None else value,
+        "REPEAT": None,
+        "RATE": lambda _series: rate,
+        **values,
+    }
+    result: float | None = None
+    queries = [it for it in alarm["Metrics"] if "Expression" in it]
+    for query in sorted(queries, key=lambda it: it.get("ReturnData", True)):
+        # CloudWatch evaluates a whole series, and here is one point of it.
+        expression = re.sub(r"^IF\((.+), (.+), (.+)\)$", r"(\2) if \1 else \3", query["Expression"])
+        result = known[query["Id"]] = float(eval(expression, {}, known))
+    assert result is not None
+    assert alarm["ComparisonOperator"] == "LessThanThreshold"
+    return result < float(alarm["Threshold"])
+
+
+@each_environment
+def test_storage_alarms_follow_the_size_that_a_disk_has_and_may_get(
+    settings: EnvironmentSettings,
+) -> None:
+    gib = 2**30
+    alarms = _collect(build_once(settings.name, is_recovery_promoted=False), settings)
+    first, maximum = settings.storage_gib, settings.storage_maximum_gib
+    for instance in ("primary", "replica-1", "recovery"):
+        storage = alarms[f"{instance}-storage"]
+        for size in (first, 2 * first, maximum):
+            # RDS enlarges the disk when less than 10 % is free.
+            enough = {"free": 0.09 * size * gib, "size": size * gib}
+            assert not _fires(storage, enough)
+            assert _fires(storage, enough | {"free": 0.04 * size * gib})
+        # A share of the first size would be silent here.
+        assert 0.04 * maximum > 0.05 * first
+        # Without the size, the alarm fires early and not late.
+        assert _fires(storage, {"free": 0.04 * maximum * gib, "size": None})
+
+        trend, a_gib_an_hour = alarms[f"{instance}-storage-trend"], gib / 3600
+        # The disk is almost full, and RDS can still enlarge it for 72 hours at this rate.
+        assert not _fires(trend, {"free": gib, "size": first * gib}, rate=a_gib_an_hour)
+        full = {"free": 50 * gib, "size": maximum * gib}
+        assert _fires(trend, full, rate=a_gib_an_hour)
+        assert not _fires(trend, full, rate=0)
+        assert not _fires(trend, full, rate=-a_gib_an_hour)
+
+
+@each_environment
+@pytest.mark.parametrize("role", ["Monitoring", "Recovery"])
+def test_the_size_of_every_disk_that_an_alarm_reads_is_measured(
+    settings: EnvironmentSettings, role: str
+) -> None:
+    template = build_once(settings.name, is_recovery_promoted=False)[role]
+    name = names.storage_size_function(settings)
+    (function,) = (
+        it
+        for it in find(template, "AWS::Lambda::Function").values()
+        if it.get("FunctionName") == name
+    )
+    variables = function["Environment"]["Variables"]
+    read = {
+        (metric["Namespace"], metric["MetricName"], metric["Dimensions"][0]["Value"])
+        for alarm in find(template, _ALARM).values()
+        for query in alarm.get("Metrics", [])
+        if "MetricStat" in query
+        and (metric := query["MetricStat"]["Metric"])["MetricName"] == variables["METRIC"]
+    }
+    assert read == {
+        (variables["NAMESPACE"], variables["METRIC"], identifier)
+        for identifier in variables["INSTANCES"].split(",")
+    }
 
 
 def test_every_alarm_links_to_its_heading_in_the_runbook(texts: dict[str, re.Match[str]]) -> None:

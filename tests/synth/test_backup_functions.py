@@ -53,7 +53,9 @@ def test_each_region_measures_its_own_backups(
     assert variables == {
         "BACKUPS_OF": names.primary(settings),
         "SNAPSHOTS_OF": snapshots_of(settings),
-        "BACKUP_WINDOW": settings.backup_window,
+        "BACKUP_WINDOW": (
+            settings.backup_window if role == "Monitoring" else settings.recovery_backup_window
+        ),
         "RETENTION_DAYS": "7",
         "NAMESPACE": names.metrics_namespace(settings),
     }

@@ -1,13 +1,16 @@
 """No resource that holds data is replaced or deleted by accident (tests/synth/stateful.json)."""
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from stacks.environments import PRODUCTION
 from tests.support.synthesis import Synthesis, Template
-from tests.synth import contract
+from tests.support.templates import build_templates
+from tests.synth import contract, history
 
 PRIMARY = "CloudFlow-Production-Database"
 RECOVERY = "CloudFlow-Production-Recovery"
@@ -131,6 +134,141 @@ def test_a_property_that_changes_in_place_is_not_reported(
     assert _compare(record, templates) == []
 
 
+_PRIMARY_INSTANCE = (INSTANCE, "cloudflow-production-primary")
+_LOG = ("AWS::Logs::LogGroup", "/aws/rds/instance/cloudflow-production-primary/postgresql")
+_SECRET = ("AWS::SecretsManager::Secret", "cloudflow/production/app")
+
+
+@pytest.mark.parametrize(
+    ("resource", "changed", "reason"),
+    [
+        (_PRIMARY_INSTANCE, {"BackupRetentionPeriod": 1}, "RDS would delete the older backups"),
+        # A number that is raised is recorded too, so that a later return to 7 is noticed.
+        (_PRIMARY_INSTANCE, {"BackupRetentionPeriod": 14}, "With a lower number, RDS would"),
+        (
+            _PRIMARY_INSTANCE,
+            {"AutomaticBackupReplicationRetentionPeriod": 14},
+            "RDS would stop copying the backups to the recovery region and start anew",
+        ),
+        (_PRIMARY_INSTANCE, {"AutomaticBackupReplicationRegion": None}, "RDS would stop copying"),
+        (_PRIMARY_INSTANCE, {"AutomaticBackupReplicationKmsKeyId": "k"}, "RDS would stop copying"),
+        (_PRIMARY_INSTANCE, {"DeleteAutomatedBackups": None}, "RDS deletes the automated backups"),
+        (_PRIMARY_INSTANCE, {"PerformanceInsightsRetentionPeriod": 7}, "the older statistics"),
+        (_PRIMARY_INSTANCE, {"EnableCloudwatchLogsExports": ["upgrade"]}, "no longer exported"),
+        (_LOG, {"RetentionInDays": 30}, "CloudWatch would delete the older logs"),
+        (_LOG, {"KmsKeyId": "k"}, "Older logs stay encrypted with the old key"),
+        (_SECRET, {"ReplicaRegions": None}, "would delete the copy in the recovery region"),
+    ],
+)
+def test_a_change_in_place_that_loses_history_is_reported_with_the_reason(
+    templates: dict[str, Template],
+    record: contract.Record,
+    resource: tuple[str, str],
+    changed: dict[str, object],
+    reason: str,
+) -> None:
+    kind, name = resource
+    _, found = _find(templates[PRIMARY], kind, name)
+    ((setting, value),) = changed.items()
+    found["Properties"][setting] = value
+    if value is None:
+        del found["Properties"][setting]
+    [finding] = _compare(record, templates)
+    assert f"{kind} '{name}' (" in finding
+    assert f") changes {setting} from " in finding
+    assert reason in finding
+    assert finding.endswith(UNDO)
+
+
+@pytest.mark.parametrize(
+    ("changed", "value", "reason"),
+    [
+        ("PendingWindowInDays", 7, "A deleted key can be saved only within these days"),
+        ("EnableKeyRotation", False, "encrypted with the same key material"),
+        ("Enabled", False, "Nobody could read the encrypted data"),
+    ],
+)
+def test_a_key_that_would_serve_less_is_reported(
+    templates: dict[str, Template],
+    record: contract.Record,
+    changed: str,
+    value: object,
+    reason: str,
+) -> None:
+    (key,) = (
+        resource
+        for logical_id, resource in templates[PRIMARY]["Resources"].items()
+        if record[PRIMARY].get(logical_id, {}).get("Name") == "alias/cloudflow-production-database"
+    )
+    key["Properties"][changed] = value
+    [finding] = _compare(record, templates)
+    assert f"changes {changed} from " in finding
+    assert reason in finding
+
+
+def test_every_kind_of_resource_that_is_kept_has_a_decision_about_its_history() -> None:
+    with pytest.raises(ValueError, match=r"^tests/synth/history\.py: AWS::X::Y has no entry; add "):
+        history.find_reasons("AWS::X::Y")
+
+
+@pytest.mark.parametrize(("kind", "name"), history.list_guarded())
+def test_a_guarded_property_is_one_that_cloudformation_changes_in_place(
+    kind: str, name: str
+) -> None:
+    assert contract.find_effects()[kind][name] in {"no", "maybe"}
+
+
+def test_a_days_setting_that_restarts_the_copies_of_backups_fails_the_tests(
+    record: contract.Record,
+) -> None:
+    changed = build_templates(replace(PRODUCTION, backup_retention_days=14))
+    templates = {f"CloudFlow-Production-{role}": it for role, it in changed.items()}
+    ours = {stack: it for stack, it in record.items() if stack in templates}
+    findings = _compare(ours, templates)
+    assert [it for it in findings if "AutomaticBackupReplicationRetentionPeriod from 7 to 14" in it]
+    assert len([it for it in findings if "changes BackupRetentionPeriod from 7 to 14" in it]) == 3
+
+
+def _set_version(templates: dict[str, Template], version: str, *, is_replica: bool) -> None:
+    for stack in (PRIMARY, RECOVERY):
+        for resource in templates[stack]["Resources"].values():
+            if resource["Type"] == INSTANCE and is_replica == (
+                "SourceDBInstanceIdentifier" in resource["Properties"]
+            ):
+                resource["Properties"]["EngineVersion"] = version
+
+
+def test_a_primary_is_never_upgraded_before_or_with_its_replicas(
+    templates: dict[str, Template],
+    record: contract.Record,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = tmp_path / "stateful.json"
+    path.write_text(contract.render_record(record), encoding="utf-8")
+    _set_version(templates, "15.20", is_replica=True)
+    replicas_first = copy.deepcopy(templates)
+    _set_version(templates, "15.20", is_replica=False)
+
+    # In one step, no person may decide on it.
+    [finding] = contract.find_early_upgrades(
+        record, contract.find_stateful(templates, known=record)
+    )
+    assert (
+        "raises EngineVersion to 15.20 before cloudflow-production-recovery, "
+        "cloudflow-production-replica-1. RDS would refuse the upgrade"
+    ) in finding
+    assert finding in _compare(record, templates)
+    assert contract.renew(templates, path=path, is_decided=True) == 1
+    assert "docs/deploy.md#a-new-minor-version" in capsys.readouterr().err
+    assert contract.read_record(path) == record
+
+    # In two steps, replicas first, a person may.
+    assert contract.renew(replicas_first, path=path, is_decided=True) == 0
+    assert contract.renew(templates, path=path, is_decided=True) == 0
+    assert _compare(contract.read_record(path), templates) == []
+
+
 @pytest.mark.parametrize(
     ("kind", "stake"),
     [
@@ -145,14 +283,16 @@ def test_a_resource_that_outlives_its_stack_keeps_its_policy(
     templates: dict[str, Template], record: contract.Record, kind: str, stake: str
 ) -> None:
     changed = [it for it in templates[PRIMARY]["Resources"].values() if it["Type"] == kind]
+    (policy,) = {resource["DeletionPolicy"] for resource in changed}
+    assert policy.startswith("Retain")
     for resource in changed:
         resource["DeletionPolicy"] = "Delete"
     findings = _compare(record, templates)
     assert len(findings) == len(changed) > 0
     for finding in findings:
         assert (
-            'changes DeletionPolicy from "Retain" to "Delete". CloudFormation would no longer keep '
-            "it when the stack is deleted or the resource leaves the template. "
+            f'changes DeletionPolicy from "{policy}" to "Delete". CloudFormation would no longer '
+            "keep it when the stack is deleted or the resource leaves the template. "
             f"At stake: {stake}. {UNDO}"
         ) in finding
 

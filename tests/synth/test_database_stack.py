@@ -59,6 +59,41 @@ def test_backups_are_daily_at_two_kept_seven_days_and_copied_to_us_west_2(
 
 
 @each_environment
+def test_replicas_are_upgraded_first_by_the_template_and_by_their_windows(
+    settings: EnvironmentSettings,
+) -> None:
+    raised = replace(settings, replica_postgres_version="15.20", replicas=2)
+    templates = build_templates(raised)
+    instances = _instances(templates["Database"]) | _instances(templates["Recovery"])
+    primary = instances.pop(names.primary(settings))
+    assert primary["EngineVersion"] == "15.19"
+    assert {it["EngineVersion"] for it in instances.values()} == {"15.20"}
+    for instance in (primary, *instances.values()):
+        assert not instance.get("AllowMajorVersionUpgrade")
+    windows = [
+        instances[names.recovery_replica(settings)],
+        *(instances[names.replica(settings, number)] for number in (1, 2)),
+        primary,
+    ]
+    assert [it["PreferredMaintenanceWindow"] for it in windows] == [
+        "fri:05:00-fri:06:00",
+        "sat:05:00-sat:06:00",
+        "sat:07:00-sat:08:00",
+        "sun:05:00-sun:06:00",
+    ]
+
+
+@each_environment
+def test_a_replica_does_not_back_up_while_its_primary_does(
+    settings: EnvironmentSettings, stack_of: Callable[[EnvironmentSettings, str], Template]
+) -> None:
+    replica = _instances(stack_of(settings, "Database"))[names.replica(settings, 1)]
+    recovery = _instances(stack_of(settings, "Recovery"))[names.recovery_replica(settings)]
+    assert replica["PreferredBackupWindow"] == "03:00-03:30"
+    assert recovery["PreferredBackupWindow"] == "04:00-04:30"
+
+
+@each_environment
 @pytest.mark.parametrize("role", ["Database", "Recovery"])
 def test_every_database_stays_when_its_stack_is_deleted(
     settings: EnvironmentSettings,
@@ -108,8 +143,8 @@ def test_production_survives_a_zone_and_changes_in_its_window(
         primary = _instances(stack_of(settings, "Database"))[names.primary(settings)]
         assert primary["MultiAZ"] is is_production
         assert primary["ApplyImmediately"] is not is_production
-    service = only(stack_of(PRODUCTION, "Pooling"), "AWS::ECS::Service")
-    assert service["DesiredCount"] >= 2
+    scaling = only(stack_of(PRODUCTION, "Pooling"), "AWS::ApplicationAutoScaling::ScalableTarget")
+    assert scaling["MinCapacity"] >= 2
 
 
 @each_environment
@@ -123,7 +158,8 @@ def test_every_parameter_group_has_the_shared_parameters(
     assert groups
     for group in groups.values():
         assert group["Family"] == "postgres15"
-        assert group["Parameters"] == rds_parameters()
+        derived = {"max_slot_wal_keep_size": str(settings.storage_gib * 1024 // 5)}
+        assert group["Parameters"] == rds_parameters() | derived
         assert group["Parameters"]["rds.force_ssl"] == "1"
 
 

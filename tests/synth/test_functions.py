@@ -23,8 +23,9 @@ from tests.support.templates import find
 _FOLDERS = (
     "check_secret_copies",
     "measure_backups",
-    "renew_passwords",
+    "renew_tasks",
     "start_migrations",
+    "storage_size",
     "watch_migrations",
 )
 _BUNDLED = "rotate_password"

@@ -1,8 +1,10 @@
 """The recovery region does not need the primary region, and a promotion cannot fail half way."""
 
 import json
+import re
 import shlex
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,7 +17,7 @@ from tests.support.audited_app import ACCOUNT
 from tests.support.conditions import resolve_conditions
 from tests.support.documents import read_documents
 from tests.support.synthesis import Template
-from tests.support.templates import build_once, each_environment, find, only
+from tests.support.templates import build_once, build_templates, each_environment, find, only
 
 _INSTANCE = "AWS::RDS::DBInstance"
 _SERVICE = "AWS::ECS::Service"
@@ -113,6 +115,8 @@ def test_the_update_of_a_promotion_has_the_promotion_and_the_tasks_and_nothing_e
         (_INSTANCE, "SourceDBInstanceIdentifier"),
     ]
     assert "SourceDBInstanceIdentifier" not in only(after, _INSTANCE)
+    # RDS cannot promote a replica that is making a backup. Daily backups are at 02:00.
+    assert only(before, _INSTANCE)["PreferredBackupWindow"] == "04:00-04:30"
     # RDS's handler waits for pending changes only with ApplyImmediately. Nothing is pending here.
     assert only(after, _INSTANCE)["MultiAZ"] is False
     assert only(before, _SERVICE)["DesiredCount"] == 0
@@ -150,8 +154,10 @@ def test_the_second_deploy_adds_what_could_wait(settings: EnvironmentSettings) -
     assert {change for change in changes if change[1] != "added"} == {
         (_ALARM, "removed"),  # of a replica
         ("AWS::CloudWatch::Dashboard", "DashboardBody"),
+        (_SERVICE, "DesiredCount"),  # scaling decides it from now on
         ("AWS::Events::Rule", "State"),  # the check of copied secrets
         ("AWS::Lambda::Function", "Environment"),  # the backups of the new primary
+        (_INSTANCE, "PreferredBackupWindow"),
         *([(_INSTANCE, "MultiAZ")] if settings.is_multi_az else []),
     }
     instance = only(after, _INSTANCE)
@@ -200,6 +206,64 @@ def test_a_change_that_does_not_belong_into_a_promotion_is_found() -> None:
     before = _build_recovery(PRODUCTION)
     after = _build_recovery(PRODUCTION, is_promoted=True, is_completed=True)
     assert {(_INSTANCE, "MultiAZ"), (_ALARM, "added")} <= set(_list_changes(before, after))
+
+
+def _find_recovery(templates: dict[str, Template]) -> dict[str, dict[str, Any]]:
+    """The instances of the recovery region, by logical id."""
+    return find(templates["Recovery"], "AWS::RDS::DBInstance")
+
+
+@each_environment
+def test_a_broken_recovery_replica_is_taken_out_without_touching_the_primary(
+    settings: EnvironmentSettings,
+) -> None:
+    before = build_once(settings.name, is_recovery_promoted=False)
+    without = build_templates(replace(settings, has_recovery_replica=False))
+    assert _find_recovery(without) == {}
+    recovery = without["Recovery"]
+    # Alarms about backups begin with the same words.
+    assert not re.search(rf"{names.recovery_replica(settings)}(?!-)", json.dumps(recovery))
+    # The next replica finds its groups, and clients their load balancer.
+    for kind in (
+        "AWS::RDS::DBParameterGroup",
+        "AWS::RDS::DBSubnetGroup",
+        "AWS::EC2::SecurityGroup",
+    ):
+        assert find(recovery, kind) == find(before["Recovery"], kind)
+    balancer = "AWS::ElasticLoadBalancingV2::LoadBalancer"
+    assert find(recovery, balancer) == find(before["Recovery"], balancer) != {}
+    assert only(recovery, "AWS::ECS::Service")["DesiredCount"] == 0
+    alarms = {it["AlarmName"] for it in find(recovery, "AWS::CloudWatch::Alarm").values()}
+    of_the_region = ("backup-age", "backup-depth", "secret-copies")
+    assert {name for name in alarms if name.startswith(names.alarm(settings, "recovery-"))} == {
+        names.alarm(settings, f"recovery-{name}") for name in of_the_region
+    }
+    assert find(recovery, "AWS::CloudWatch::Dashboard")
+    assert {r: t for r, t in without.items() if r != "Recovery"} == {
+        r: t for r, t in before.items() if r != "Recovery"
+    }
+
+
+@each_environment
+def test_a_new_recovery_replica_stands_beside_the_old_one_under_another_name(
+    settings: EnvironmentSettings,
+) -> None:
+    before = build_once(settings.name, is_recovery_promoted=False)
+    after = build_templates(replace(settings, recovery_replica_number=2))
+    ((old_id, old),) = _find_recovery(before).items()
+    ((new_id, new),) = _find_recovery(after).items()
+    # The same logical id would be a replacement of the old instance.
+    assert new_id != old_id
+    identifier = f"{names.recovery_replica(settings)}-2"
+    assert {key for key in new if new[key] != old.get(key)} == {"DBInstanceIdentifier"}
+    assert new["DBInstanceIdentifier"] == identifier
+    alarms = find(after["Recovery"], "AWS::CloudWatch::Alarm")
+    assert alarms.keys() == find(before["Recovery"], "AWS::CloudWatch::Alarm").keys()
+    assert f"/aws/rds/instance/{identifier}/postgresql" in json.dumps(after["Recovery"])
+    assert f'"{old["DBInstanceIdentifier"]}"' not in json.dumps(after["Recovery"])
+    assert {r: t for r, t in after.items() if r != "Recovery"} == {
+        r: t for r, t in before.items() if r != "Recovery"
+    }
 
 
 def test_after_a_promotion_the_old_primary_region_runs_no_pgbouncer() -> None:

@@ -13,12 +13,13 @@ import app
 from db.migrations import read_migrations
 from db.pgbouncer import render_ini
 from stacks.constructs import pgbouncer_task
-from stacks.environments import ENVIRONMENTS, STAGING
+from stacks.environments import ENVIRONMENTS, PRODUCTION, STAGING
 from stacks.settings import names
 from stacks.settings.environment import EnvironmentSettings
 from tests.support.audited_app import ACCOUNT
+from tests.support.conditions import resolve_conditions
 from tests.support.synthesis import CONTEXT, Synthesis, Template, run_cdk
-from tests.support.templates import each_environment, find, only
+from tests.support.templates import build_templates, each_environment, find, only
 
 _ROLES = (
     "RecoveryBase",
@@ -135,6 +136,106 @@ def test_a_deployment_starts_new_tasks_before_it_stops_old_ones_and_can_roll_bac
     assert scaling["MaxCapacity"] == settings.pooler_tasks_maximum
 
 
+@pytest.mark.parametrize(
+    ("role", "changes", "tasks"),
+    [
+        ("Pooling", {}, None),
+        # The old primary's data is out of date. PgBouncer must not serve it.
+        ("Pooling", {"is_recovery_promoted": True}, 0),
+        ("Recovery", {}, 0),
+        ("Recovery", {"recovery_pooler_tasks": 1}, 1),
+        # 0 tasks run before it. Clients must not wait for scaling.
+        ("Recovery", {"is_recovery_promoted": True}, PRODUCTION.pooler_tasks),
+        ("Recovery", {"is_recovery_promoted": True, "is_recovery_completed": True}, None),
+    ],
+)
+def test_a_deploy_does_not_shrink_a_service_that_was_scaled_out(
+    role: str, changes: dict[str, Any], tasks: int | None
+) -> None:
+    """CloudFormation sends a number that the template has with each update of the service."""
+    template = resolve_conditions(build_templates(replace(PRODUCTION, **changes))[role])
+    assert only(template, "AWS::ECS::Service").get("DesiredCount") == tasks
+    # Scaling raises the number to its minimum when CloudFormation creates or changes its target.
+    minima = [
+        target["MinCapacity"]
+        for target in find(template, "AWS::ApplicationAutoScaling::ScalableTarget").values()
+    ]
+    assert minima == ([PRODUCTION.pooler_tasks] if tasks is None else [])
+
+
+_PROTECTED = {"RecoveryBase", "Network", "Database", "Pooling", "Recovery"}
+
+
+@each_environment
+def test_nobody_deletes_data_or_the_clients_endpoint_by_accident(
+    settings: EnvironmentSettings, synthesis: Synthesis
+) -> None:
+    manifest = json.loads((synthesis.folder / "manifest.json").read_text(encoding="utf-8"))
+    protected = {
+        role
+        for role in _ROLES
+        if manifest["artifacts"][names.stack(settings, role)]["properties"].get(
+            "terminationProtection"
+        )
+    }
+    assert settings.is_deletion_protected
+    assert protected == _PROTECTED
+    for role in ("Pooling", "Recovery"):
+        template = synthesis.templates[names.stack(settings, role)]
+        assert _find_deletion_protection(template) == "true"
+
+
+def test_without_the_setting_the_endpoint_can_be_deleted() -> None:
+    template = build_templates(replace(STAGING, is_deletion_protected=False))["Pooling"]
+    assert _find_deletion_protection(template) == "false"
+
+
+def _find_deletion_protection(template: Template) -> str:
+    balancer = only(template, "AWS::ElasticLoadBalancingV2::LoadBalancer")
+    attributes = {a["Key"]: a["Value"] for a in balancer["LoadBalancerAttributes"]}
+    return str(attributes["deletion_protection.enabled"])
+
+
+# RDS keeps an instance with deletion protection in any case, and these are what it stands on. A key
+# without its instance would be harmless. An instance without its key is lost.
+_KEPT_AFTER_A_ROLLBACK = {
+    "AWS::RDS::DBInstance",
+    "AWS::RDS::DBSubnetGroup",
+    "AWS::RDS::DBParameterGroup",
+}
+
+
+@each_environment
+def test_a_failed_first_deploy_leaves_nothing_that_stops_the_next_one(
+    settings: EnvironmentSettings, synthesis: Synthesis
+) -> None:
+    found: dict[str, set[str]] = {}
+    for role in _ROLES:
+        template = synthesis.templates[names.stack(settings, role)]
+        for resource in template["Resources"].values():
+            policy = resource.get("DeletionPolicy")
+            kind = resource["Type"]
+            if policy in {None, "Delete"}:
+                continue
+            # A later deploy must not lose what it replaces.
+            assert resource["UpdateReplacePolicy"] == "Retain"
+            is_key_of_instances = kind == "AWS::KMS::Key" and role == "Database"
+            if kind in _KEPT_AFTER_A_ROLLBACK or is_key_of_instances:
+                assert policy == "Retain", kind
+                continue
+            assert policy == "RetainExceptOnCreate", kind
+            found.setdefault(kind, set()).add(role)
+    assert found == {
+        "AWS::EC2::SecurityGroup": {"Database", "Recovery"},
+        "AWS::EC2::Subnet": {"Network", "RecoveryBase"},
+        "AWS::EC2::VPC": {"Network", "RecoveryBase"},
+        "AWS::IAM::Role": {"Database", "Recovery"},
+        "AWS::KMS::Key": {"RecoveryBase"},
+        "AWS::Logs::LogGroup": {"Database", "Recovery"},
+        "AWS::SecretsManager::Secret": {"Database"},
+    }
+
+
 def test_one_setting_gives_image_and_task_their_architecture(tmp_path_factory: Any) -> None:  # noqa: ANN401
     for architecture, platform in (("ARM64", "linux/arm64"), ("X86_64", "linux/amd64")):
         folder = tmp_path_factory.mktemp("cdk.out")
@@ -163,12 +264,12 @@ def test_a_function_looks_for_changed_passwords_on_a_schedule(
     (function,) = (
         found
         for found in find(template, "AWS::Lambda::Function").values()
-        if found["Handler"] == "renew_passwords.handler.handler"
+        if found["Handler"] == "renew_tasks.handler.handler"
     )
     variables = function["Environment"]["Variables"]
     assert variables["SERVICE"] == only(template, "AWS::ECS::Service")["ServiceName"]
     assert json.dumps(variables["SECRETS"]).count("ecret") >= 2
     schedules = {
-        rule["ScheduleExpression"] for rule in find(template, "AWS::Events::Rule").values()
+        rule.get("ScheduleExpression") for rule in find(template, "AWS::Events::Rule").values()
     }
     assert "rate(5 minutes)" in schedules

@@ -11,6 +11,7 @@ import pytest
 from stacks import environments
 from stacks.environments import PRODUCTION, STAGING
 from stacks.settings.environment import AssociatedVpc, EnvironmentSettings, ExistingVpc
+from stacks.settings.windows import render_later_window
 
 _VPC = ExistingVpc(
     vpc_id="vpc-0a",
@@ -122,6 +123,8 @@ def test_a_name_that_no_physical_name_can_hold_is_refused(name: str) -> None:
     ("setting", "value", "shown", "remedy"),
     [
         ("zones", ("us-west-2a", "us-west-2b", "us-west-2c"), None, "availability zones of us-eas"),
+        ("zone_ids", ("use1-az1", "use1-az2"), None, "use the ids that `make prepare ENV="),
+        ("zone_ids", ("a", "b", "c"), None, "prints, one for each zone"),
         ("zones", ("us-east-1a", "us-east-1b"), None, "name 3 different availability zones"),
         ("zones", ("us-east-1a", "us-east-1a", "us-east-1b"), None, "name 3 different"),
         ("vpc_cidr", "10.20.0.0/21", None, "use /16 to /20"),
@@ -200,6 +203,15 @@ def test_an_existing_vpc_has_one_subnet_a_zone(kind: str, subnets: tuple[str, ..
     )
 
 
+# Windows that are far from those of a test.
+_ELSEWHERE = {
+    "replica_backup_window": "16:00-16:30",
+    "recovery_backup_window": "18:00-18:30",
+    "recovery_maintenance_window": "thu:05:00-thu:06:00",
+    "replica_maintenance_window": "fri:05:00-fri:06:00",
+}
+
+
 @pytest.mark.parametrize(
     ("backup", "maintenance"),
     [
@@ -212,30 +224,161 @@ def test_an_existing_vpc_has_one_subnet_a_zone(kind: str, subnets: tuple[str, ..
         ("00:00-00:30", "sun:23:31-mon:00:01"),  # the maintenance runs over the end of the week
         ("23:30-00:00", "sun:23:59-mon:00:29"),
         ("12:00-12:30", "sat:13:00-sun:12:01"),
+        # One ends when the other begins.
+        ("02:00-02:30", "sun:02:30-sun:03:00"),
+        ("02:00-02:30", "sun:01:30-sun:02:00"),
+        ("23:45-00:15", "tue:00:15-tue:00:45"),
+        ("00:00-00:30", "sun:23:30-mon:00:00"),
+        ("23:30-00:00", "mon:00:00-mon:00:30"),
     ],
 )
-def test_backup_and_maintenance_never_overlap(backup: str, maintenance: str) -> None:
+def test_backup_and_maintenance_never_touch(backup: str, maintenance: str) -> None:
+    windows = _ELSEWHERE | {"backup_window": backup, "maintenance_window": maintenance}
     _assert_refused(
-        lambda: replace(STAGING, backup_window=backup, maintenance_window=maintenance),
+        lambda: replace(STAGING, **windows),
         start=f"staging.maintenance_window is {maintenance!r}",
-        remedy=f"move it out of backup_window ({backup})",
+        remedy=f"move it away from backup_window ({backup})",
     )
 
 
 @pytest.mark.parametrize(
     ("backup", "maintenance"),
     [
-        ("02:00-02:30", "sun:02:30-sun:03:00"),
-        ("02:00-02:30", "sun:01:30-sun:02:00"),
-        ("23:45-00:15", "tue:00:15-tue:00:45"),
-        ("23:45-00:15", "tue:23:15-tue:23:45"),
-        ("00:00-00:30", "sun:23:30-mon:00:00"),
-        ("23:30-00:00", "mon:00:00-mon:00:30"),
+        ("02:00-02:30", "sun:02:31-sun:03:01"),
+        ("02:00-02:30", "sun:01:29-sun:01:59"),
+        ("23:45-00:15", "tue:00:16-tue:00:46"),
+        ("23:45-00:15", "tue:23:14-tue:23:44"),
+        ("00:00-00:30", "sun:23:29-sun:23:59"),
+        ("23:30-00:00", "mon:00:01-mon:00:31"),
     ],
 )
-def test_backup_and_maintenance_may_touch(backup: str, maintenance: str) -> None:
-    settings = replace(STAGING, backup_window=backup, maintenance_window=maintenance)
-    assert settings.maintenance_window == maintenance
+def test_backup_and_maintenance_may_be_a_minute_apart(backup: str, maintenance: str) -> None:
+    windows = _ELSEWHERE | {"backup_window": backup, "maintenance_window": maintenance}
+    assert replace(STAGING, **windows).maintenance_window == maintenance
+
+
+@pytest.mark.parametrize(
+    ("setting", "window", "replicas", "remedy"),
+    [
+        ("recovery_maintenance_window", "fri:04:30-fri:05:00", 1, "from recovery_backup_window"),
+        # After a promotion, the instance has the backup window of a primary.
+        ("recovery_maintenance_window", "fri:02:00-fri:02:30", 1, "away from backup_window"),
+        ("replica_maintenance_window", "sat:02:15-sat:02:50", 1, "away from backup_window"),
+        # The second replica's window begins at 02:00.
+        ("replica_maintenance_window", "sat:00:00-sat:01:00", 2, "away from backup_window"),
+    ],
+)
+def test_no_instance_restarts_during_a_backup(
+    setting: str, window: str, replicas: int, remedy: str
+) -> None:
+    _assert_refused(
+        lambda: replace(STAGING, replicas=replicas, **{setting: window}),
+        start=f"staging.{setting} is {window!r}",
+        remedy=remedy,
+    )
+
+
+@pytest.mark.parametrize("setting", ["replica_backup_window", "recovery_backup_window"])
+def test_a_replica_that_could_be_promoted_backs_up_outside_the_primarys_window(
+    setting: str,
+) -> None:
+    _assert_refused(
+        lambda: _replace(STAGING, setting, "02:29-02:59"),
+        start=f"staging.{setting} is '02:29-02:59'",
+        remedy="RDS cannot promote a replica that is making a backup",
+    )
+
+
+@pytest.mark.parametrize(
+    ("windows", "replicas"),
+    [
+        # The primary comes before a replica.
+        (("fri:05:00-fri:06:00", "sun:07:00-sun:08:00", "sun:05:00-sun:06:00"), 1),
+        (("sat:05:00-sat:06:00", "fri:05:00-fri:06:00", "sun:05:00-sun:06:00"), 1),
+        # Two windows touch.
+        (("fri:05:00-fri:06:00", "sun:04:31-sun:05:01", "sun:05:01-sun:05:31"), 1),
+        (("fri:05:00-fri:06:00", "fri:06:00-fri:06:30", "sun:05:00-sun:06:00"), 1),
+        # The first replica comes before the primary, and the third does not.
+        (("fri:05:00-fri:06:00", "sat:23:00-sun:00:00", "sun:01:00-sun:01:30"), 3),
+    ],
+)
+def test_rds_upgrades_replicas_before_their_primary(
+    windows: tuple[str, str, str], replicas: int
+) -> None:
+    recovery, first_replica, last = windows
+    changes = _ELSEWHERE | {
+        "backup_window": "12:00-12:30",
+        "recovery_maintenance_window": recovery,
+        "replica_maintenance_window": first_replica,
+        "maintenance_window": last,
+    }
+    _assert_refused(
+        lambda: replace(STAGING, replicas=replicas, **changes),
+        start=f"staging.maintenance_window is {last!r}",
+        remedy=f"let recovery_maintenance_window ({recovery}) come first in the week",
+    )
+
+
+def test_replicas_have_their_windows_one_after_another() -> None:
+    assert [render_later_window("sat:05:00-sat:06:00", number) for number in (1, 2, 3)] == [
+        "sat:05:00-sat:06:00",
+        "sat:07:00-sat:08:00",
+        "sat:09:00-sat:10:00",
+    ]
+    assert render_later_window("sun:23:00-mon:00:00", 2) == "mon:01:00-mon:02:00"
+    assert replace(PRODUCTION, replicas=5).replicas == 5
+
+
+@pytest.mark.parametrize(
+    ("setting", "version", "shown", "remedy"),
+    [
+        ("postgres_version", "15", None, "use a minor version of PostgreSQL 15, such as 15.19"),
+        ("postgres_version", "16.2", None, "use a minor version of PostgreSQL 15"),
+        ("replica_postgres_version", "15.x", None, "use a minor version of PostgreSQL 15"),
+        ("replica_postgres_version", "15.18", None, "use 15.19 or newer, because replicas are"),
+        # 15.9 is older than 15.19.
+        ("replica_postgres_version", "15.9", None, "use 15.19 or newer"),
+        ("postgres_version", "15.20", "15.19", "use 15.20 or newer, because replicas are"),
+    ],
+)
+def test_a_primary_is_never_newer_than_its_replicas(
+    setting: str, version: str, shown: str | None, remedy: str
+) -> None:
+    _assert_refused(
+        lambda: _replace(STAGING, setting, version),
+        start=f"staging.{setting if shown is None else 'replica_postgres_version'} is "
+        f"{shown or version!r}",
+        remedy=remedy,
+    )
+    ahead = replace(STAGING, replica_postgres_version="15.20")
+    assert replace(ahead, postgres_version="15.20").postgres_version == "15.20"
+
+
+@pytest.mark.parametrize(
+    ("changes", "refused", "remedy"),
+    [
+        (
+            {"has_recovery_replica": False, "is_recovery_promoted": True},
+            "production.has_recovery_replica is False",
+            "use True, because is_recovery_promoted=True needs the replica that it promotes",
+        ),
+        (
+            {"has_recovery_replica": False, "recovery_pooler_tasks": 1},
+            "production.recovery_pooler_tasks is 1",
+            "use 0, because without a recovery replica PgBouncer has no database there",
+        ),
+        (
+            {"recovery_replica_number": 0},
+            "production.recovery_replica_number is 0",
+            "use 1 or more",
+        ),
+    ],
+)
+def test_without_a_recovery_replica_nothing_is_promoted(
+    changes: dict[str, Any], refused: str, remedy: str
+) -> None:
+    _assert_refused(lambda: replace(PRODUCTION, **changes), start=refused, remedy=remedy)
+    assert not replace(PRODUCTION, has_recovery_replica=False).is_recovery_promoted
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from db.flyway import AUTHORITIES
 from db.parameters import rds_parameters
 from stacks.environments import ENVIRONMENTS, PRODUCTION, STAGING
 from stacks.settings import guards
-from stacks.settings.budget import plan_budgets
+from stacks.settings.budget import plan_budgets, primary_parameters
+from stacks.settings.environment import EnvironmentSettings
 
 _AUTHORITIES = AUTHORITIES.read_text(encoding="ascii")
 
@@ -98,6 +99,34 @@ def test_a_parameter_that_replay_needs_must_stand_in_the_table(
     table = {key: value for key, value in rds_parameters().items() if key != name}
     monkeypatch.setattr(stacks.settings.budget, "rds_parameters", lambda: table)
     assert _refuse(lambda: guards.check_replay(STAGING)).startswith(f"db/parameters.py: {name}")
+
+
+def test_the_wal_of_a_lost_replica_follows_the_storage() -> None:
+    kept_gib = {
+        (storage, maximum): int(
+            primary_parameters(
+                replace(PRODUCTION, storage_gib=storage, storage_maximum_gib=maximum)
+            )["max_slot_wal_keep_size"]
+        )
+        / 1024
+        for storage, maximum in ((50, 200), (200, 1000), (1000, 4000))
+    }
+    assert kept_gib == {(50, 200): 10, (200, 1000): 40, (1000, 4000): 200}
+    # A disk that cannot grow much keeps less than a fifth.
+    guards.check_slot_wal(replace(PRODUCTION, storage_gib=1000, storage_maximum_gib=1100))
+
+
+@pytest.mark.parametrize("setting", ["parameter_overrides", "replica_parameter_overrides"])
+def test_wal_that_would_fill_the_largest_disk_is_refused(setting: str) -> None:
+    def override(mib: str) -> EnvironmentSettings:
+        return replace(PRODUCTION, **{setting: {"max_slot_wal_keep_size": mib}})
+
+    guards.check_slot_wal(override("102400"))
+    message = _refuse(lambda: guards.check_slot_wal(override("102401")))
+    assert message.startswith(
+        f"stacks/environments.py: production.{setting}['max_slot_wal_keep_size'] is '102401'; use "
+        "102400 or less, in MB, or raise storage_maximum_gib"
+    )
 
 
 @pytest.mark.parametrize(

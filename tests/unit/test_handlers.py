@@ -9,9 +9,12 @@ import boto3
 import pytest
 
 from stacks.environments import STAGING
-from stacks.handlers.renew_passwords import handler as renew_passwords
-from stacks.handlers.renew_passwords.tasks import replace_outdated_tasks
+from stacks.handlers.renew_tasks import handler as renew_tasks
+from stacks.handlers.renew_tasks.tasks import replace_outdated_tasks
 from stacks.settings import names
+
+_NOW = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
+_MINUTE = timedelta(minutes=1)
 
 
 def _make_secret(user: str) -> str:
@@ -68,4 +71,57 @@ def test_a_missing_service_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"CLUSTER": "c", "SERVICE": "gone", "SECRETS": "a"}.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(LookupError, match="no service gone in cluster c"):
-        renew_passwords.handler({}, None)
+        renew_tasks.handler({}, None)
+
+
+def _end_migration(*commands: list[str], after: timedelta) -> dict[str, Any]:
+    """EventBridge's event about a Flyway task, with the parts that the function reads."""
+    stopped = (_NOW + after).isoformat(timespec="milliseconds")
+    return {
+        "detail-type": "ECS Task State Change",
+        "detail": {
+            "lastStatus": "STOPPED",
+            "stoppedAt": stopped.replace("+00:00", "Z"),
+            "overrides": {
+                "containerOverrides": [
+                    {"name": "flyway", "command": command} for command in commands
+                ]
+                or [{"name": "flyway"}]
+            },
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("event", "is_replacing"),
+    [
+        (_end_migration(after=_MINUTE), True),
+        (_end_migration(["migrate"], after=_MINUTE), True),
+        # A deployment that began after the migration has tasks without old statements.
+        (_end_migration(after=-_MINUTE), False),
+        (_end_migration(["info"], after=_MINUTE), False),
+        (_end_migration(["repair"], after=_MINUTE), False),
+    ],
+)
+@pytest.mark.usefixtures("aws")
+def test_the_end_of_a_migration_replaces_older_tasks(
+    event: dict[str, Any],
+    is_replacing: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    ecs = _make_service()
+    begun: list[dict[str, Any]] = []
+    ecs.meta.events.register(
+        "provide-client-params.ecs.UpdateService", lambda params, **_: begun.append(params)
+    )
+    monkeypatch.setattr(boto3, "client", {"ecs": ecs}.__getitem__)
+    for name, value in {"CLUSTER": "c", "SERVICE": "s", "SECRETS": "unread"}.items():
+        monkeypatch.setenv(name, value)
+    services = {"services": [{"deployments": [{"createdAt": _NOW}]}]}
+    monkeypatch.setattr(ecs, "describe_services", lambda **_: services)
+    renew_tasks.handler(event, None)
+    expected = {"cluster": "c", "service": "s", "forceNewDeployment": True}
+    assert begun == ([expected] if is_replacing else [])
+    said = capsys.readouterr().out
+    assert ("tasks are replaced: a migration ended" in said) is is_replacing

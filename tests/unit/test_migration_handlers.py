@@ -319,7 +319,7 @@ def test_a_task_that_ecs_does_not_know_any_more_is_named(fargate: Fargate) -> No
         (_HALF_DONE, "HALF DONE"),
         (
             _HALF_DONE,
-            "2. Run Flyway's repair: the command is the output RepairCommand",
+            "2. Run Flyway's repair: the SSM parameter commands/repair has its command",
         ),
         (_HALF_DONE, "\nRunbook: docs/runbook.md#half-done\n"),
         (_INVALID, "Detected failed migration to version 2 (b)."),

@@ -21,10 +21,12 @@ _NAMES: dict[str, tuple[Callable[[EnvironmentSettings], str], str, int]] = {
     "primary": (names.primary, _INSTANCE, 63),
     "replica": (lambda s: names.replica(s, 5), _INSTANCE, 63),
     "recovery_replica": (names.recovery_replica, _INSTANCE, 63),
+    "storage_size_function": (names.storage_size_function, r"[A-Za-z0-9_-]+", 64),
     # Secrets Manager may take a name ending in a hyphen and six characters for an ARN.
     "secret": (lambda s: names.secret(s, "app"), r"(?!.*-.{6}$)[A-Za-z0-9/_+=.@-]+", 512),
     "key_alias": (lambda s: names.key_alias(s, "alarms"), r"alias/(?!aws)[A-Za-z0-9/_-]+", 256),
     "parameter": (lambda s: names.parameter(s, "host"), r"/(?!aws|ssm)[A-Za-z0-9/_.-]+", 1011),
+    "command": (lambda s: names.command(s, "migrate"), r"/(?!aws|ssm)[A-Za-z0-9/_.-]+", 1011),
     "log_group": (lambda s: names.log_group(s, "flow-logs"), r"[A-Za-z0-9/_.#-]+", 512),
     "load_balancer": (names.load_balancer, r"(?!internal-)[A-Za-z0-9](-?[A-Za-z0-9])*", 32),
     "cluster": (names.cluster, r"[A-Za-z0-9_-]+", 255),
@@ -39,6 +41,8 @@ _NAMES: dict[str, tuple[Callable[[EnvironmentSettings], str], str, int]] = {
     "rotation_function": (names.rotation_function, r"[A-Za-z0-9_-]+", 64),
     "backups_function": (names.backups_function, r"[A-Za-z0-9_-]+", 64),
     "secret_copies_function": (names.secret_copies_function, r"[A-Za-z0-9_-]+", 64),
+    "event_subscription": (lambda s: names.event_subscription(s, "events"), r"[a-z0-9-]+", 254),
+    "rule": (lambda s: names.rule(s, "migration-failed"), r"[A-Za-z0-9._-]+", 64),
     "topic": (names.topic, r"[A-Za-z0-9_-]+", 256),
     "alarm": (lambda s: names.alarm(s, "primary-snapshot-window"), r"[A-Za-z0-9_-]+", 255),
     "dashboard": (lambda s: names.dashboard(s, "us-west-2"), r"[A-Za-z0-9_-]+", 255),
@@ -79,6 +83,7 @@ def test_databases_never_share_an_identifier() -> None:
             names.primary(settings),
             *(names.replica(settings, number) for number in range(1, 6)),
             names.recovery_replica(settings),
+            names.recovery_replica(replace(settings, recovery_replica_number=2)),
         )
     ]
     assert len(set(identifiers)) == len(identifiers)

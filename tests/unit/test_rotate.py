@@ -65,7 +65,9 @@ def test_a_rotation_that_aws_refuses_says_so_in_one_line() -> None:
     assert len(said.splitlines()) == 1
 
 
-@pytest.mark.parametrize("module", ["stacks.commands.rotate", "stacks.settings.names"])
+@pytest.mark.parametrize(
+    "module", ["stacks.commands.rotate", "stacks.commands.prepare_account", "stacks.settings.names"]
+)
 def test_what_an_operator_runs_loads_no_cdk(module: str) -> None:
     """jsii starts Node, which takes over a second and prints a banner if Node is old."""
     loaded = subprocess.run(

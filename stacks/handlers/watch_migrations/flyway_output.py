@@ -85,7 +85,7 @@ def _advise(what: str, block: Sequence[str], sql_state: str) -> Explanation:
             steps=(
                 "Undo by hand what the migration left. If CREATE INDEX CONCURRENTLY left an "
                 "INVALID index: DROP INDEX CONCURRENTLY name",
-                "Run Flyway's repair: the command is the output RepairCommand of the stack.",
+                "Run Flyway's repair: the SSM parameter commands/repair has its command.",
                 "Correct the file and deploy again.",
             ),
             runbook="docs/runbook.md#half-done",

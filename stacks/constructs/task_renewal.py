@@ -1,0 +1,84 @@
+"""The function that replaces PgBouncer's tasks after a change of a password or of the schema."""
+
+import aws_cdk as cdk
+from aws_cdk import aws_ecs as ecs
+from aws_cdk import aws_events as events
+from aws_cdk import aws_events_targets as targets
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_lambda as lambda_
+from constructs import Construct
+
+from stacks.constructs.flyway_commands import STARTED_BY
+from stacks.constructs.pgbouncer_task import PgBouncerSecrets
+from stacks.constructs.scheduled_function import build_scheduled_function
+from stacks.settings import names
+from stacks.settings.environment import EnvironmentSettings
+
+_INTERVAL = cdk.Duration.minutes(5)
+
+
+def add_task_renewal(
+    scope: Construct,
+    settings: EnvironmentSettings,
+    *,
+    service: ecs.FargateService,
+    secrets: PgBouncerSecrets,
+) -> None:
+    """A task reads its passwords only when it starts, so a new password needs new tasks."""
+    function = build_scheduled_function(
+        scope,
+        "Renewal",
+        name=names.renewal_function(settings),
+        description="Replaces PgBouncer's tasks after a secret or the schema has changed",
+        handler="renew_tasks.handler.handler",
+        environment={
+            "CLUSTER": names.cluster(settings),
+            "SERVICE": names.pooler(settings),
+            "SECRETS": cdk.Fn.join(",", [secret.secret_arn for secret in secrets.all]),
+        },
+        statements=[
+            iam.PolicyStatement(
+                actions=["ecs:DescribeServices", "ecs:UpdateService"],
+                resources=[service.service_arn],
+            ),
+            iam.PolicyStatement(
+                actions=["secretsmanager:DescribeSecret"],
+                # In the recovery region the random last six characters of an ARN are not known.
+                resources=[
+                    secret.secret_full_arn or f"{secret.secret_arn}-??????"
+                    for secret in secrets.all
+                ],
+            ),
+        ],
+        interval=_INTERVAL,
+    )
+    _add_migrations(scope, settings, function)
+
+
+def _add_migrations(
+    scope: Construct, settings: EnvironmentSettings, function: lambda_.Function
+) -> None:
+    """Runs the function when a migration ends that no update of the service follows.
+
+    A deploy replaces the tasks itself after a migration that succeeded. A person's migration has no
+    deploy. After a failed migration the deploy stops, and the files before the failed one stay
+    applied.
+    """
+    events.Rule(
+        scope,
+        "RenewalMigrations",
+        description=f"Runs {names.renewal_function(settings)} after a migration",
+        event_pattern=events.EventPattern(
+            source=["aws.ecs"],
+            detail_type=["ECS Task State Change"],
+            detail={
+                "lastStatus": ["STOPPED"],
+                "group": [f"family:{names.migrations(settings)}"],
+                "$or": [
+                    {"startedBy": [STARTED_BY]},
+                    {"containers": {"exitCode": [{"anything-but": 0}]}},
+                ],
+            },
+        ),
+        targets=[targets.LambdaFunction(function)],
+    )

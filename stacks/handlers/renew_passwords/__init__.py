@@ -1,1 +1,0 @@
-"""Replaces the tasks of PgBouncer after a password that they use has changed."""
