@@ -1,5 +1,6 @@
 """Drivers that prepare statements by themselves get the right answers through localhost's pool."""
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -58,24 +59,35 @@ def test_the_same_without_prepared_statement_support_fails(
     )
 
 
+# The first sends the messages that lib/pq without binary_parameters and pgx in describe_exec send.
+_BINDING_LATER: dict[str, Callable[[Machine, Work], Counter[str]]] = {
+    "Parse, Sync, Bind": lambda pool, work: drivers.run_two_transactions(pool.address(), work),
+    "pg8000 in autocommit": lambda pool, work: drivers.run_pg8000(_get_address(pool), work),
+}
+
+
+@pytest.mark.parametrize("driver", _BINDING_LATER)
 @pytest.mark.parametrize("is_reset", [True, False], ids=["reset", "no reset"])
 def test_a_driver_that_binds_in_a_second_transaction_is_refused_and_never_answered_wrongly(
-    shared_machine: Machine, servers_folder: Path, *, is_reset: bool, proven: Callable[[str], None]
+    shared_machine: Machine,
+    servers_folder: Path,
+    *,
+    driver: str,
+    is_reset: bool,
+    proven: Callable[[str], None],
 ) -> None:
-    """As lib/pq without binary_parameters, pgx in describe_exec, and pg8000 in autocommit."""
     work = Work(name="", rounds=20)
     with second_pool(
         shared_machine, servers_folder, default_pool_size=3, is_session_reset=is_reset
     ) as pool:
-        counted = drivers.run_two_transactions(pool.address(), work)
+        counted = _BINDING_LATER[driver](pool, work)
     assert counted.total() == work.asked
     assert (counted["wrong"] > 0) is not is_reset
     if is_reset:
         assert counted["26000"] > 0
     proven(
-        f"Parse and Bind in two transactions, {'reset' if is_reset else 'no reset (the control)'}: "
-        f"{counted['wrong']:,} of {work.asked:,} answers wrong, {counted['26000']:,} refused with "
-        "26000"
+        f"{driver}, {'reset' if is_reset else 'no reset (the control)'}: {counted['wrong']:,} of "
+        f"{work.asked:,} answers wrong, {counted['26000']:,} refused with 26000"
     )
 
 

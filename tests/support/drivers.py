@@ -12,7 +12,7 @@ import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, ExitStack, suppress
+from contextlib import AsyncExitStack, ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from typing import Any
 import asyncpg
 import psycopg
 import sqlalchemy
+from pg8000 import native
 from psycopg import pq, sql
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -211,6 +212,27 @@ def run_two_transactions(
             if is_in_transaction:
                 connection.exec_(b"COMMIT")
         connection.finish()
+        return counted
+
+    with ThreadPoolExecutor(work.clients) as threads:
+        return sum(threads.map(run, range(work.clients)), Counter[str]())
+
+
+def run_pg8000(address: Address, work: Work) -> Counter[str]:
+    """pg8000 in autocommit, its default. Counts the answers as run_two_transactions() does."""
+
+    def run(client: int) -> Counter[str]:
+        counted = Counter[str]()
+        with closing(native.Connection(**address)) as connection:
+            for turn in range(work.rounds):
+                for tag in work.tags(client):
+                    query = f"SELECT '{tag} ' || CAST(:turn AS text)"
+                    try:
+                        ((answer,),) = connection.run(query, turn=str(turn))
+                    except native.DatabaseError as error:
+                        counted[error.args[0]["C"]] += 1
+                    else:
+                        counted["right" if answer == f"{tag} {turn}" else "wrong"] += 1
         return counted
 
     with ThreadPoolExecutor(work.clients) as threads:

@@ -40,6 +40,8 @@ def test_a_reference_is_a_whole_value_or_a_part_of_a_join(synthesis: Synthesis) 
     found = 0
     for name, template in synthesis.templates.items():
         assert _find_doubtful(template) == [], name
+        # Nobody has confirmed that a macro gets its references resolved.
+        assert "Transform" not in template, name
         found += len(list(_find_references(template, ())))
     assert found > 100, "the search finds references"
     for settings in ENVIRONMENTS:
