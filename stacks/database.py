@@ -79,8 +79,9 @@ class DatabaseStack(BaseStack):
             role="replicas",
             parameters=budget.replica_parameters(settings),
         )
-        return [
-            build_replica(
+        replicas: list[rds.IDatabaseInstance] = []
+        for number in range(1, settings.replicas + 1):
+            replica = build_replica(
                 self,
                 f"Replica{number}",
                 settings=settings,
@@ -90,5 +91,7 @@ class DatabaseStack(BaseStack):
                 identifier=names.replica(settings, number),
                 instance_class=settings.instance_class,
             )
-            for number in range(1, settings.replicas + 1)
-        ]
+            # A deploy changes one replica after another, so that a second one serves meanwhile.
+            replica.node.add_dependency(*replicas)
+            replicas.append(replica)
+        return replicas
