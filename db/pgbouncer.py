@@ -21,8 +21,8 @@ KEY = f"{RUN_FOLDER}/key.pem"
 # these are 15.2, 20.3 and 22.6 KiB. Without TLS a client costs 1.9 KiB at rest.
 # tests/integration/test_many_clients.py measures this again.
 CLIENT_KIB = 32
-# PgBouncer without clients takes 8 MiB, the process that reports its metrics 10 MiB (measured). Its
-# files in memory take less than 1 MiB.
+# PgBouncer without clients takes 8 MiB, the process that reports its metrics 10 MiB (measured), and
+# the health check of ECS as much while it runs. The files in memory take less than 1 MiB.
 _MEMORY_OF_ITS_OWN_MIB = 32
 # The smallest task of Fargate has this memory. The same limits hold on localhost.
 DEFAULT_MEMORY_MIB = 512

@@ -5,7 +5,6 @@ waits for a server connection. So the name, the address, the open port, the cert
 and the password are all proven by PgBouncer itself.
 """
 
-import configparser
 import re
 import shutil
 import signal
@@ -66,9 +65,8 @@ def prove_logins(program: str, ini: str, *, user: str, patience_seconds: float) 
 
 def find_names(ini: str) -> list[str]:
     """The database names in the order of pgbouncer.ini."""
-    parser = configparser.ConfigParser(interpolation=None, strict=False)
-    parser.read_string(ini)
-    return list(parser["databases"])
+    section = ini.partition("[databases]\n")[2].partition("\n[")[0]
+    return [match[1] for match in re.finditer(r"^(\S+) = ", section, re.MULTILINE)]
 
 
 def find_errors(log: str) -> list[str]:

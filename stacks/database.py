@@ -1,5 +1,7 @@
 """The stack that holds the data: PostgreSQL, its key and its passwords."""
 
+from itertools import pairwise
+
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_kms as kms
 from aws_cdk import aws_rds as rds
@@ -79,9 +81,8 @@ class DatabaseStack(BaseStack):
             role="replicas",
             parameters=budget.replica_parameters(settings),
         )
-        replicas: list[rds.IDatabaseInstance] = []
-        for number in range(1, settings.replicas + 1):
-            replica = build_replica(
+        replicas: list[rds.IDatabaseInstance] = [
+            build_replica(
                 self,
                 f"Replica{number}",
                 settings=settings,
@@ -91,7 +92,9 @@ class DatabaseStack(BaseStack):
                 identifier=names.replica(settings, number),
                 instance_class=settings.instance_class,
             )
-            # A deploy changes one replica after another, so that a second one serves meanwhile.
-            replica.node.add_dependency(*replicas)
-            replicas.append(replica)
+            for number in range(1, settings.replicas + 1)
+        ]
+        # A deploy changes one replica after another, so that the others serve meanwhile.
+        for earlier, later in pairwise(replicas):
+            later.node.add_dependency(earlier)
         return replicas

@@ -36,7 +36,7 @@ _METRICS_SECONDS = 60  # CloudWatch keeps one value a minute
 # (https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/Concepts.MultiAZ.Failover.html).
 START_SECONDS = 120
 _HEALTH_CHECK = ecs.HealthCheck(
-    command=["CMD", "python3", "-B", "/entrypoint/health.py"],
+    command=["CMD", "python3", "-B", "/entrypoint/health.py", pgbouncer.RUN_FOLDER],
     # The first success ends this period, so a usual start takes one interval.
     start_period=cdk.Duration.seconds(START_SECONDS),
     interval=cdk.Duration.seconds(10),

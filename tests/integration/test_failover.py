@@ -181,6 +181,7 @@ class Builder:
         self,
         *,
         is_synchronous: bool = False,
+        is_standby_open: bool = False,
         readers: int = 0,
         order: str = "",
         **changed: str,
@@ -219,7 +220,10 @@ class Builder:
             f"host={primary.host.address} port={PORT} user={REPLICATOR} "
             f"passfile=''{machine.instance.passfile}'' application_name="
         )
-        standby.start(hot_standby="on" if readers else "off", primary_conninfo=f"{source}replica")
+        standby.start(
+            hot_standby="on" if is_standby_open or readers else "off",
+            primary_conninfo=f"{source}replica",
+        )
         for server in further:
             server.start(primary_conninfo=f"{source}further", primary_slot_name="")
         service = PgBouncerStarter(
@@ -426,7 +430,7 @@ def test_after_a_crash_the_standby_serves_within_two_seconds_of_its_promotion(
 def test_a_replica_that_is_promoted_before_the_name_moves_serves_when_it_has_moved(
     builder: Builder, proven: Callable[[str], None]
 ) -> None:
-    site = builder.build(readers=1)
+    site = builder.build(is_standby_open=True)
     with _under_load(site) as load:
         site.primary.crash()
         time.sleep(_STEADY_SECONDS)
@@ -558,6 +562,26 @@ def test_with_two_replicas_the_read_only_name_survives_the_restart_of_each(
             load.wait_until_served()
     assert load.longest_pause_seconds < _RESTART_SECONDS
     proven(f"two replicas, each down for {_RESTART_SECONDS} s in turn: {_describe_reads(load)}")
+
+
+def test_with_two_replicas_the_silent_loss_of_one_is_over_within_the_bound(
+    builder: Builder, proven: Callable[[str], None]
+) -> None:
+    site = builder.build(readers=2)
+    lost, _ = site.readers
+    bound = (
+        site.silence_seconds + site.read("server_connect_timeout") + site.read("server_login_retry")
+    )
+    with _under_reads(site) as load:
+        assert all(_count_sessions(reader) for reader in site.readers)
+        site.network.cut(lost.host)
+        time.sleep(bound)
+        load.wait_until_served()
+    assert load.longest_pause_seconds < bound + _SLACK_SECONDS
+    proven(
+        f"the packets of one of two replicas dropped in silence: {_describe_reads(load)} (the "
+        f"configuration gives at most {bound} s)"
+    )
 
 
 def test_an_order_of_hosts_would_leave_the_reads_on_the_primary_after_the_replica_is_back(

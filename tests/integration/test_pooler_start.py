@@ -12,8 +12,11 @@ from typing import Any
 import psycopg
 import pytest
 
+from stacks.constructs.pgbouncer_metrics import CLIENTS_REFUSED_PATTERNS
+from stacks.constructs.pgbouncer_task import EVENT_START
 from tests.support import containers
 from tests.support.certificates import Authority
+from tests.support.log_events import is_matching, split_events
 from tests.support.pgbouncer_tasks import PgBouncerStarter, RunningPgBouncer
 
 _PATIENCE_SECONDS = 15
@@ -47,6 +50,10 @@ def test_a_task_that_cannot_log_in_to_postgresql_never_takes_clients_and_says_wh
     last = new.run.output().splitlines()[-1]
     assert last.startswith(f"start: no login to cloudflow for {_PATIENCE_SECONDS} s; ")
     assert reason in last
+    events = split_events(new.run.output(), EVENT_START)
+    assert len(events) == len(new.run.output().splitlines())
+    for pattern in CLIENTS_REFUSED_PATTERNS.values():
+        assert not [event for event in events if is_matching(pattern, event)], "no client came"
     assert not old.find_illness()
     with old.connect() as connection:
         assert connection.execute("SELECT 1").fetchone() == (1,)

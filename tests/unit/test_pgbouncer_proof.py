@@ -26,6 +26,6 @@ def test_each_error_about_a_server_is_found_once_and_the_newest_is_the_last() ->
     ]
 
 
-def test_the_names_keep_their_order_and_a_setting_may_stand_twice() -> None:
-    ini = "[databases]\nb = host=x\na = host=y\n[pgbouncer]\nlisten_port = 1\nlisten_port = 2\n"
-    assert find_names(ini) == ["b", "a"]
+def test_the_database_names_keep_their_order() -> None:
+    ini = "; a comment\n[databases]\nB = host=x\na = host=y\n\n[pgbouncer]\nlisten_port = 1\n"
+    assert find_names(ini) == ["B", "a"]
