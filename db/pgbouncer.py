@@ -21,8 +21,8 @@ KEY = f"{RUN_FOLDER}/key.pem"
 # these are 15.2, 20.3 and 22.6 KiB. Without TLS a client costs 1.9 KiB at rest.
 # tests/integration/test_many_clients.py measures this again.
 CLIENT_KIB = 32
-# PgBouncer without clients takes 8 MiB, the process that reports its metrics 10 MiB (measured). Its
-# files in memory take less than 1 MiB.
+# PgBouncer without clients takes 8 MiB, the process that reports its metrics 10 MiB (measured), and
+# the health check of ECS as much while it runs. The files in memory take less than 1 MiB.
 _MEMORY_OF_ITS_OWN_MIB = 32
 # The smallest task of Fargate has this memory. The same limits hold on localhost.
 DEFAULT_MEMORY_MIB = 512
@@ -212,6 +212,9 @@ class PgBouncerSettings:
     # Whether a server connection is as if new after each transaction. False: what one client leaves
     # behind reaches the next (docs/pooling.md).
     is_session_reset: bool = True
+    # Whether the log has a line for each login and each end of a connection. Refused clients and
+    # failed logins have a line in any case.
+    is_each_connection_logged: bool = True
     # Whether a search_path of the login is ignored. PgBouncer 1.26, which AWS runs, accepts one and
     # loses it after the first transaction. Older versions refuse such a login, which is better.
     is_search_path_ignored: bool = False
@@ -377,7 +380,7 @@ tcp_keepcnt = 3
 {_render_tls(settings)}
 ; The statistics in the log are averages only. On AWS, db/pgbouncer_report.py reports more.
 log_stats = 0
-"""
+{_render_log(settings)}"""
 
 
 def _render_reset(settings: PgBouncerSettings) -> str:
@@ -403,6 +406,17 @@ def _render_ignored(settings: PgBouncerSettings) -> str:
         ]
         lines[-1] += ", search_path"
     return "\n".join(lines) + "\n"
+
+
+def _render_log(settings: PgBouncerSettings) -> str:
+    if settings.is_each_connection_logged:
+        return ""
+    return """\
+; With these, each health check of ECS and each login of a client would write into the log. Refused
+; clients and failed logins are written all the same, as "pooler error".
+log_connections = 0
+log_disconnections = 0
+"""
 
 
 def _render_socket(settings: PgBouncerSettings) -> str:

@@ -10,7 +10,6 @@ A line holds fixed names and numbers only. No name of a user or a database is in
 
 import json
 import os
-import socket
 import struct
 import sys
 import time
@@ -20,16 +19,11 @@ from enum import StrEnum
 from pathlib import Path
 
 from db.pgbouncer import RUN_FOLDER
+from db.pgbouncer_client import CONSOLE, Row, SocketClient
 
-# PgBouncer lets this user into its console without a password, if the client comes over the Unix
-# socket and runs as PgBouncer's own operating system user.
-_CONSOLE = "pgbouncer"
-_PROTOCOL_3 = 3 << 16
 # A console that does not answer for this time is a failure, and the next question is asked anew.
 _ANSWER_SECONDS = 5
 _QUESTIONS_A_REPORT = 12  # with a report each minute, PgBouncer is asked every 5 s
-
-Row = Mapping[str, str]
 
 
 class Metric(StrEnum):
@@ -62,8 +56,8 @@ class Sample:
 
 def build_sample(pools: Iterable[Row], stats: Iterable[Row]) -> Sample:
     """The sums of all rows of SHOW POOLS and SHOW STATS, without those of the console itself."""
-    pools = [row for row in pools if row["database"] != _CONSOLE]
-    stats = [row for row in stats if row["database"] != _CONSOLE]
+    pools = [row for row in pools if row["database"] != CONSOLE]
+    stats = [row for row in stats if row["database"] != CONSOLE]
 
     def add(rows: list[Row], *columns: str) -> int:
         return sum(int(row[column]) for row in rows for column in columns)
@@ -108,110 +102,29 @@ def render_line(values: Mapping[Metric, int], namespace: str, *, now_seconds: fl
     return json.dumps(line)
 
 
-class Console:
-    """A connection to PgBouncer's console, in PostgreSQL's protocol.
-
-    https://www.postgresql.org/docs/15/protocol-flow.html
-    """
-
-    def __init__(self, connection: socket.socket) -> None:
-        self._connection = connection
-        startup = b"".join(
-            part.encode() + b"\0" for part in ("user", _CONSOLE, "database", _CONSOLE, "")
-        )
-        self._send(struct.pack("!II", len(startup) + 8, _PROTOCOL_3) + startup)
-        self._read_answer()
-
-    def show(self, subject: str) -> list[Row]:
-        """The rows of a SHOW command. Raises OSError."""
-        query = f"SHOW {subject};".encode() + b"\0"
-        self._send(b"Q" + struct.pack("!I", len(query) + 4) + query)
-        return self._read_answer()
-
-    def _send(self, message: bytes) -> None:
-        self._connection.sendall(message)
-
-    def _read(self, count: int) -> bytes:
-        data = b""
-        while len(data) < count:
-            got = self._connection.recv(count - len(data))
-            if not got:
-                raise ConnectionError("PgBouncer closed the connection to its console")
-            data += got
-        return data
-
-    def _read_answer(self) -> list[Row]:
-        """The rows up to the message that says that PgBouncer is ready for the next query."""
-        columns: list[str] = []
-        rows: list[Row] = []
-        while True:
-            kind, length = struct.unpack("!cI", self._read(5))
-            body = self._read(length - 4)
-            if kind == b"E":
-                text = body.replace(b"\0", b" ").decode(errors="replace").strip()
-                raise ConnectionError(f"PgBouncer's console refused: {text}")
-            if kind == b"T":
-                columns = list(_read_columns(body))
-            elif kind == b"D":
-                rows.append(dict(zip(columns, _read_fields(body), strict=True)))
-            elif kind == b"Z":
-                return rows
-
-
-def _read_columns(body: bytes) -> Iterator[str]:
-    """The names in a RowDescription. 18 bytes about its type follow each name."""
-    rest = body[2:]
-    while rest:
-        name, _, rest = rest.partition(b"\0")
-        yield name.decode()
-        rest = rest[18:]
-
-
-def _read_fields(body: bytes) -> Iterator[str]:
-    """The fields in a DataRow. The length of a NULL is -1."""
-    position = 2
-    while position < len(body):
-        (length,) = struct.unpack_from("!i", body, position)
-        position += 4
-        yield body[position : position + max(length, 0)].decode()
-        position += max(length, 0)
-
-
 class Sampler:
-    """Asks PgBouncer again and again, over one connection.
-
-    PgBouncer logs each login to its console, so a new connection for each question would fill the
-    log.
-    """
+    """Asks PgBouncer again and again, over one connection."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._connection: socket.socket | None = None
-        self._console: Console | None = None
+        self._console: SocketClient | None = None
 
     def read(self) -> Sample:
         """One answer. Raises OSError or ValueError. The next call then logs in again."""
         try:
             if self._console is None:
-                self._console = self._open()
-            return build_sample(self._console.show("POOLS"), self._console.show("STATS"))
+                self._console = SocketClient(self._folder, answer_seconds=_ANSWER_SECONDS)
+            return build_sample(
+                self._console.query("SHOW POOLS"), self._console.query("SHOW STATS")
+            )
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-        self._connection = self._console = None
-
-    def _open(self) -> Console:
-        address = next(self._folder.glob(".s.PGSQL.*[0-9]"), None)
-        if address is None:
-            raise FileNotFoundError(f"PgBouncer has no socket in {self._folder}")
-        self._connection = socket.socket(socket.AF_UNIX)
-        self._connection.settimeout(_ANSWER_SECONDS)
-        self._connection.connect(str(address))
-        return Console(self._connection)
+        if self._console is not None:
+            self._console.close()
+        self._console = None
 
 
 def report(folder: Path, namespace: str, *, period_seconds: float) -> Iterator[str]:

@@ -1,5 +1,7 @@
 """The stack that holds the data: PostgreSQL, its key and its passwords."""
 
+from itertools import pairwise
+
 import aws_cdk as cdk
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_kms as kms
@@ -89,7 +91,7 @@ class DatabaseStack(BaseStack):
             role="replicas",
             parameters=budget.replica_parameters(settings),
         )
-        return [
+        replicas: list[rds.IDatabaseInstance] = [
             build_replica(
                 self,
                 f"Replica{number}",
@@ -104,3 +106,7 @@ class DatabaseStack(BaseStack):
             )
             for number in range(1, settings.replicas + 1)
         ]
+        # A deploy changes one replica after another, so that the others serve meanwhile.
+        for earlier, later in pairwise(replicas):
+            later.node.add_dependency(earlier)
+        return replicas

@@ -14,12 +14,19 @@ from stacks.constructs.load_balancer import add_listener, build_load_balancer
 from stacks.constructs.log_groups import build_log_group
 from stacks.constructs.network import DatabaseNetwork
 from stacks.constructs.pgbouncer_metrics import BalancerDimensions, add_log_metrics
-from stacks.constructs.pgbouncer_task import DatabaseHosts, PgBouncerSecrets, build_pgbouncer_task
+from stacks.constructs.pgbouncer_task import (
+    START_SECONDS,
+    DatabaseHosts,
+    PgBouncerSecrets,
+    build_pgbouncer_task,
+)
 from stacks.constructs.task_renewal import add_task_renewal
 from stacks.settings import names
 from stacks.settings.environment import EnvironmentSettings, Region
 
-_HEALTH_CHECK_GRACE_PERIOD = cdk.Duration.seconds(60)
+# The port opens only after the first login to PostgreSQL. A shorter period would end tasks that
+# wait for a failover.
+_HEALTH_CHECK_GRACE_PERIOD = cdk.Duration.seconds(START_SECONDS)
 _SCALE_AT_CPU_PERCENT = 60
 
 

@@ -21,15 +21,33 @@ from stacks.settings.environment import EnvironmentSettings
 SCHEMA_LABEL = "cloudflow.schema-version"
 _RUN_FOLDER_MIB = 16
 # A log event begins with a time of PgBouncer, with a report of metrics, or with a message of the
-# process that reports them. PgBouncer writes a line break in a client's user name as a line break
-# and a tab. So the text after it stays a part of the same event, and CloudWatch does not read it as
-# a report. https://docs.docker.com/engine/logging/drivers/awslogs/#awslogs-multiline-pattern
-EVENT_START = r"^(\d{4}-\d{2}-\d{2} |\{|metrics: )"
+# entry point or of the process that reports metrics. PgBouncer writes a line break in a client's
+# user name as a line break and a tab. So the text after it stays a part of the same event, and
+# CloudWatch does not read it as a report.
+# https://docs.docker.com/engine/logging/drivers/awslogs/#awslogs-multiline-pattern
+EVENT_START = r"^(\d{4}-\d{2}-\d{2} |\{|metrics: |start: )"
 # db/images/pgbouncer/Dockerfile has the same path, user and group.
 _AUTHORITIES = "/etc/rds.pem"
 _IMAGE_USER = "6432"
 
 _METRICS_SECONDS = 60  # CloudWatch keeps one value a minute
+# A task takes clients when it has logged in to PostgreSQL. Until then ECS waits for it this long:
+# RDS moves a Multi-AZ primary in 60 to 120 s
+# (https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/Concepts.MultiAZ.Failover.html).
+START_SECONDS = 120
+_HEALTH_CHECK = ecs.HealthCheck(
+    command=["CMD", "python3", "-B", "/entrypoint/health.py", pgbouncer.RUN_FOLDER],
+    # The first success ends this period, so a usual start takes one interval.
+    start_period=cdk.Duration.seconds(START_SECONDS),
+    interval=cdk.Duration.seconds(10),
+    timeout=cdk.Duration.seconds(10),
+    retries=3,  # one slow answer on a busy task ends no task
+)
+# The circuit breaker counts a task that fails its health check and is stopped. It may not count a
+# task that ran and ended by itself
+# (https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_Deployment.html, failedTasks). So
+# the task's own patience is longer: ECS stops it first.
+_PATIENCE_SECONDS = 2 * START_SECONDS
 _STOP_TIMEOUT = cdk.Duration.seconds(120)  # the longest that Fargate allows
 
 
@@ -87,6 +105,7 @@ def build_pgbouncer_settings(settings: EnvironmentSettings) -> pgbouncer.PgBounc
         key=pgbouncer.KEY,
         is_client_tls_required=settings.is_client_tls_required,
         is_session_reset=settings.is_session_reset,
+        is_each_connection_logged=False,  # ECS checks alone would write 18 lines a minute
         is_search_path_ignored=True,
     )
 
@@ -127,6 +146,7 @@ def build_pgbouncer_task(
             ),
             "SERVER_PASSWORD": ecs.Secret.from_secrets_manager(secrets.server, "password"),
         },
+        health_check=_HEALTH_CHECK,
         port_mappings=[ecs.PortMapping(container_port=PORT)],
         logging=ecs.LogDriver.aws_logs(
             stream_prefix="pgbouncer", log_group=log_group, multiline_pattern=EVENT_START
@@ -189,6 +209,7 @@ def _build_environment(
         "CLIENT_USERS": " ".join(secrets.clients),
         "METRICS_NAMESPACE": names.metrics_namespace(settings),
         "METRICS_SECONDS": str(_METRICS_SECONDS),
+        "PATIENCE_SECONDS": str(_PATIENCE_SECONDS),
     }
 
 

@@ -43,7 +43,8 @@ def _build_work(driver: str) -> Work:
 def test_a_client_with_its_defaults_gets_only_right_answers(
     service: PgBouncerStarter, tools: Tools, driver: str, proven: Callable[[str], None]
 ) -> None:
-    pooler, work = service.start(settings={"default_pool_size": _SERVERS}), _build_work(driver)
+    settings = {"default_pool_size": _SERVERS, "log_connections": 1}
+    pooler, work = service.start(settings=settings), _build_work(driver)
     with dirty_clients(pooler.address) as dirt:
         answers = _DRIVERS[driver](pooler.address, work, tools)
     logins = re.findall(r"login attempt: db=\w+ user=app tls=(\S+)", pooler.run.output())

@@ -5,6 +5,7 @@ standby each have a host.
 """
 
 import configparser
+import copy
 import math
 import os
 import secrets
@@ -34,7 +35,7 @@ from tests.support import containers, hosts
 from tests.support.certificates import Authority
 from tests.support.containers import Image
 from tests.support.hosts import Host, HostNetwork, NameServer
-from tests.support.load import Count, Load
+from tests.support.load import Count, Load, insert_user
 from tests.support.machine import Machine, choose_port, copy_template
 from tests.support.pgbouncer_tasks import PgBouncerStarter, RunningPgBouncer
 from tests.support.synthesis import Synthesis
@@ -47,6 +48,7 @@ _STEADY_SECONDS = 1.0
 _BEHIND_SECONDS = 0.5
 _SLACK_SECONDS = 4  # of a busy machine
 _WRITERS = 6
+_RESTART_SECONDS = 8.0
 _PROGRAM_SECONDS = 20
 
 
@@ -71,6 +73,11 @@ class HostedServer:
         for path, text in texts.items():
             instance.write(path, text, mode=0o600)
         log = str(instance.log(self.postgres.name))
+        self._control("start", "--wait", "--log", log)
+
+    def start_again(self) -> None:
+        """Start it with the configuration of its first start."""
+        log = str(self.postgres.context.instance.log(self.postgres.name))
         self._control("start", "--wait", "--log", log)
 
     def promote(self) -> None:
@@ -129,6 +136,7 @@ class Site:
     names: NameServer
     primary: HostedServer
     standby: HostedServer
+    readers: tuple[HostedServer, ...]  # open standbys; the first is `standby`
     pooler: RunningPgBouncer
     ini: str
 
@@ -170,10 +178,18 @@ class Builder:
     stack: ExitStack
 
     def build(
-        self, *, is_synchronous: bool = False, is_standby_open: bool = False, **changed: str
+        self,
+        *,
+        is_synchronous: bool = False,
+        is_standby_open: bool = False,
+        readers: int = 0,
+        order: str = "",
+        **changed: str,
     ) -> Site:
         """A standby of RDS accepts no connection before its promotion. A replica accepts reads.
 
+        With `readers`, the standby is the first of so many replicas behind the read-only name. With
+        an `order`, the primary is the last of its hosts, and the order is added to its route.
         `changed` are settings of PgBouncer that differ from the deployed ones.
         """
         net = self.stack.enter_context(hosts.building())
@@ -181,33 +197,52 @@ class Builder:
         servers = machine.servers
         primary = HostedServer(postgres=servers.primary, host=net.hosts[0])
         standby = HostedServer(postgres=servers.replica, host=net.hosts[1])
+        further = [
+            HostedServer(postgres=self._copy_machine().servers.replica, host=host)
+            for host in net.hosts[2 : 1 + readers]
+        ]
+        open_standbys = [standby, *further][:readers]
+        reader_hosts = {
+            f"reader-{number}.test": server.host
+            for number, server in enumerate(open_standbys, start=1)
+        }
         authority = Authority("a test")
-        key, certificate = authority.issue(_NAME)
-        for server in (primary, standby):
+        own_names = {host.address: name for name, host in reader_hosts.items()}
+        for server in (primary, standby, *further):
+            key, certificate = authority.issue(own_names.get(server.host.address, _NAME))
             for name, text in (("server.key", key), ("server.crt", certificate)):
-                machine.instance.write(server.postgres.data / name, text, mode=0o600)
+                server.postgres.context.instance.write(
+                    server.postgres.data / name, text, mode=0o600
+                )
             self.stack.callback(server.crash)
         primary.start(synchronous_standby_names="replica" if is_synchronous else "")
-        standby.start(
-            hot_standby="on" if is_standby_open else "off",
-            primary_conninfo=f"host={primary.host.address} port={PORT} user={REPLICATOR} "
-            f"passfile=''{machine.instance.passfile}'' application_name=replica",
+        source = (
+            f"host={primary.host.address} port={PORT} user={REPLICATOR} "
+            f"passfile=''{machine.instance.passfile}'' application_name="
         )
+        standby.start(
+            hot_standby="on" if is_standby_open or readers else "off",
+            primary_conninfo=f"{source}replica",
+        )
+        for server in further:
+            server.start(primary_conninfo=f"{source}further", primary_slot_name="")
         service = PgBouncerStarter(
             secure=Secure(machine=machine, authority=authority),
             image=self.image,
-            container=self.container,
+            container=_add_order(self.container, order) if order else self.container,
             begin=self.stack.enter_context(starting(self.folder)),
             folder=self.folder,
             server_password=_prepare(primary),
         )
-        names = self.stack.enter_context(hosts.naming(primary.host))
+        names = self.stack.enter_context(hosts.naming(primary.host, reader_hosts))
+        readers_of_name = ",".join([*reader_hosts, *([_NAME] if order or not readers else [])])
         return Site(
             network=net,
             names=names,
             primary=primary,
             standby=standby,
-            pooler=_start_pooler(service, names, changed),
+            readers=tuple(open_standbys),
+            pooler=_start_pooler(service, names, readers_of_name, changed),
             ini=service.ini,
         )
 
@@ -217,6 +252,14 @@ class Builder:
         self.stack.callback(machine.instance.destroy)
         copy_template(self.template, machine)
         return machine
+
+
+def _add_order(container: dict[str, Any], order: str) -> dict[str, Any]:
+    changed = copy.deepcopy(container)
+    _, lines = get_environment(changed)["PGBOUNCER_INI"]["Fn::Join"]
+    (number,) = (n for n, line in enumerate(lines) if line.startswith("cloudflow_readonly = "))
+    lines[number] += f" load_balance_hosts={order}"
+    return changed
 
 
 @pytest.fixture
@@ -251,9 +294,9 @@ def _prepare(primary: HostedServer) -> str:
 
 
 def _start_pooler(
-    service: PgBouncerStarter, names: NameServer, settings: Mapping[str, str]
+    service: PgBouncerStarter, names: NameServer, readers: str, settings: Mapping[str, str]
 ) -> RunningPgBouncer:
-    """A task with the deployed ini. One host name stands for the writer and for the readers."""
+    """A task with the deployed ini."""
     resolver = service.folder / "resolv.conf"
     resolver.write_text(names.resolv_conf, encoding="ascii")
     deployed = get_environment(service.container)
@@ -261,7 +304,7 @@ def _start_pooler(
         settings=settings,
         mounts={resolver: "/etc/resolv.conf"},
         WRITER_HOST=_NAME,
-        READER_HOSTS=_NAME,
+        READER_HOSTS=readers,
         WRITER_PORT=deployed["WRITER_PORT"],
         READER_PORT=deployed["READER_PORT"],
     )
@@ -441,3 +484,125 @@ def _wait_for_the_end_of_a_query(site: Site) -> float:
     with site.pooler.connect() as connection, pytest.raises(psycopg.OperationalError):
         connection.execute("SELECT pg_sleep(120)")
     return time.monotonic()
+
+
+def _read(connection: psycopg.Connection, _: str) -> None:
+    connection.execute("SELECT count(*) FROM users")
+
+
+@contextmanager
+def _under_reads(site: Site) -> Generator[Load]:
+    """Readers through PgBouncer's read-only name. All have been served for a while."""
+    load = Load(
+        connect=lambda: site.pooler.connect("cloudflow_readonly", connect_timeout=30),
+        write=_read,
+        writers=_WRITERS,
+    )
+    with load.running():
+        load.wait_until_served()
+        time.sleep(_STEADY_SECONDS)
+        assert load.failures == []
+        yield load
+
+
+def _describe_reads(load: Load) -> str:
+    told = "; ".join(sorted({failure.told for failure in load.failures}))
+    return (
+        f"{load.acknowledged:,} reads answered, {len(load.failures)} failed"
+        f"{f' ({told})' if told else ''}; longest pause of a reader "
+        f"{load.longest_pause_seconds:.1f} s"
+    )
+
+
+def _count_sessions(server: HostedServer) -> int:
+    with server.connect() as connection:
+        row = connection.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE usename = %s", [_SERVER_USER]
+        ).fetchone()
+    assert row
+    return int(row[0])
+
+
+def test_with_one_replica_the_read_only_name_is_away_while_the_replica_restarts(
+    builder: Builder, proven: Callable[[str], None]
+) -> None:
+    site = builder.build(readers=1)
+    (reader,) = site.readers
+    limit = site.read("query_wait_timeout")
+    with _under_reads(site) as load:
+        before = _count_sessions(site.primary)
+        reader.stop()
+        stopped = time.monotonic()
+        time.sleep(limit + _SLACK_SECONDS)
+        reader.start_again()
+        started = time.monotonic()
+        served = load.wait_until_served() - started
+    assert load.longest_pause_seconds > limit
+    assert [failure for failure in load.failures if "query_wait_timeout" in failure.told]
+    assert served < site.read("server_login_retry") + _SLACK_SECONDS
+    assert _count_sessions(site.primary) == before, "the primary answers no read"
+    proven(
+        f"the one replica was down for {started - stopped:.1f} s: the read-only name serves "
+        f"{served:.1f} s after its start; {_describe_reads(load)}"
+    )
+
+
+def test_with_two_replicas_the_read_only_name_survives_the_restart_of_each(
+    builder: Builder, proven: Callable[[str], None]
+) -> None:
+    site = builder.build(readers=2)
+    with _under_reads(site) as load:
+        assert all(_count_sessions(reader) for reader in site.readers), "both share the reads"
+        for reader in site.readers:
+            reader.stop()
+            load.wait_until_served()
+            time.sleep(_RESTART_SECONDS)
+            load.wait_until_served()
+            reader.start_again()
+            load.wait_until_served()
+    assert load.longest_pause_seconds < _RESTART_SECONDS
+    proven(f"two replicas, each down for {_RESTART_SECONDS} s in turn: {_describe_reads(load)}")
+
+
+def test_with_two_replicas_the_silent_loss_of_one_is_over_within_the_bound(
+    builder: Builder, proven: Callable[[str], None]
+) -> None:
+    site = builder.build(readers=2)
+    lost, _ = site.readers
+    bound = (
+        site.silence_seconds + site.read("server_connect_timeout") + site.read("server_login_retry")
+    )
+    with _under_reads(site) as load:
+        assert all(_count_sessions(reader) for reader in site.readers)
+        site.network.cut(lost.host)
+        time.sleep(bound)
+        load.wait_until_served()
+    assert load.longest_pause_seconds < bound + _SLACK_SECONDS
+    proven(
+        f"the packets of one of two replicas dropped in silence: {_describe_reads(load)} (the "
+        f"configuration gives at most {bound} s)"
+    )
+
+
+def test_an_order_of_hosts_would_leave_the_reads_on_the_primary_after_the_replica_is_back(
+    builder: Builder, proven: Callable[[str], None]
+) -> None:
+    """The reason why the read-only name does not fall back to the primary (docs/design.md)."""
+    site = builder.build(readers=1, order="disable", server_lifetime="1")
+    (reader,) = site.readers
+    with _under_reads(site) as load:
+        assert _count_sessions(reader)
+        reader.stop()
+        load.wait_until_served()
+        reader.start_again()
+        time.sleep(_RESTART_SECONDS)
+        load.wait_until_served()
+        assert _count_sessions(reader) == 0
+        assert _count_sessions(site.primary)
+        with site.pooler.connect("cloudflow_readonly") as connection:
+            insert_user(connection, "a row that the read-only name wrote")
+    proven(
+        f"with load_balance_hosts=disable the reads stay on the primary {_RESTART_SECONDS} s after "
+        f"the replica is back, with server_lifetime = 1, and a write succeeds; "
+        f"{_describe_reads(load)}"
+    )

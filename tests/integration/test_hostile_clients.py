@@ -17,6 +17,7 @@ import psycopg
 import pytest
 
 from db import pgbouncer
+from stacks.constructs.pgbouncer_task import EVENT_START
 from stacks.environments import STAGING
 from tests.support import containers
 from tests.support.flood import flooding
@@ -127,19 +128,19 @@ _FORGED = "2026-01-01 00:00:00.000 UTC [1] LOG stats: 1 xacts/s, wait 999999 us"
 _ATTACKS: dict[str, tuple[Callable[[RunningPgBouncer], str], str]] = {
     "a wrong password": (
         lambda pooler: _log_in(pooler, password="not-the-right-one"),
-        r"cloudflow/app@\S+ closing because: SASL authentication failed",
+        r"cloudflow/app@\S+ pooler error: SASL authentication failed",
     ),
     "an unknown user": (
         lambda pooler: _log_in(pooler, user="mallory"),
-        r"mallory@\S+ closing because: SASL authentication failed",
+        r"mallory@\S+ pooler error: SASL authentication failed",
     ),
     "an unknown database": (
         lambda pooler: _log_in(pooler, dbname="elsewhere"),
-        "closing because: no such database: elsewhere",
+        "pooler error: no such database: elsewhere",
     ),
     "an application that asks for the administration console": (
         lambda pooler: _log_in(pooler, dbname="pgbouncer"),
-        "closing because: not allowed",
+        "pooler error: not allowed",
     ),
     "a user's name that is a line of the log": (
         lambda pooler: _send(pooler, build_startup(user=f"mallory\n{_FORGED}"), b"p\0\0\0\4"),
@@ -147,27 +148,27 @@ _ATTACKS: dict[str, tuple[Callable[[RunningPgBouncer], str], str]] = {
     ),
     f"{_NOISE_BYTES:,} bytes of noise": (
         lambda pooler: _send(pooler, _build_noise()),
-        "closing because: (client_login_timeout|bad packet header)",
+        "pooler error: (client_login_timeout|bad packet header)",
     ),
     f"a startup packet of {_NOISE_BYTES:,} bytes": (
         lambda pooler: _send(
             pooler, struct.pack("!II", _NOISE_BYTES + 8, _PROTOCOL_3), _build_noise()
         ),
-        "closing because: bad packet header: '0098",
+        "pooler error: bad packet header: '0098",
     ),
     f"a password of {_NOISE_BYTES:,} bytes": (
         lambda pooler: _send(
             pooler, _STARTUP, b"p" + struct.pack("!I", _NOISE_BYTES + 4), _build_noise()
         ),
-        "closing because: client selected an invalid SASL authentication mechanism",
+        "pooler error: client selected an invalid SASL authentication mechanism",
     ),
     "a startup packet that calls itself 2 GB long": (
         lambda pooler: _send(pooler, struct.pack("!II", 0x7FFFFFFF, _PROTOCOL_3)),
-        "closing because: bad packet header: '7fff",
+        "pooler error: bad packet header: '7fff",
     ),
     "half a startup packet, then silence": (
         lambda pooler: _send(pooler, _STARTUP[:-8]),
-        "closing because: client_login_timeout",
+        "pooler error: client_login_timeout",
     ),
     "noise for a TLS handshake": (
         lambda pooler: _send(pooler, _build_noise()[:4000], is_encrypted=True),
@@ -175,7 +176,7 @@ _ATTACKS: dict[str, tuple[Callable[[RunningPgBouncer], str], str]] = {
     ),
     "a TLS handshake's first packet, then silence": (
         lambda pooler: _send(pooler, _build_client_hello(), is_encrypted=True),
-        "closing because: client_login_timeout",
+        "pooler error: client_login_timeout",
     ),
 }
 
@@ -202,7 +203,7 @@ def test_hostile_clients_are_sent_away_and_logged_without_secrets_and_good_ones_
     assert "not-the-right-one" not in output
     # After a line break in a name the log goes on in a line that begins with a tab. Noise is cut.
     assert _FORGED in output
-    assert not [line for line in output.splitlines() if not re.match(r"\d{4}-|\t|$", line)]
+    assert not [line for line in output.splitlines() if not re.match(rf"{EVENT_START}|\t|$", line)]
     assert max(len(line) for line in output.splitlines()) < 1000
     for name, (told, seconds) in ends.items():
         proven(f"{name}: {told}, {seconds:.1f} s")

@@ -166,14 +166,14 @@ def test_refused_clients_are_counted_by_each_filter(
     proven(f"each of {len(expected)} refusals is counted once, by its own metric filter")
 
 
-def _connect_until_counted(pooler: RunningPgBouncer, name: str) -> str:
+def _connect_until_counted(pooler: RunningPgBouncer, name: str, database: str = "cloudflow") -> str:
     """Connect until the filter counts a refused client. Returns what the last client was told."""
     deadline = time.monotonic() + _PATIENCE_SECONDS
     told = ""
     while not _count_refused(_read_events(pooler))[name]:
         assert time.monotonic() < deadline, pooler.run.output()
         try:
-            with pooler.connect(connect_timeout=20) as connection:
+            with pooler.connect(database, connect_timeout=20) as connection:
                 connection.execute("SELECT 1")
         except psycopg.OperationalError as error:
             told = get_message(error) or str(error)
@@ -184,7 +184,8 @@ def _connect_until_counted(pooler: RunningPgBouncer, name: str) -> str:
 def test_a_client_whose_server_login_fails_is_counted(
     service: PgBouncerStarter, proven: Callable[[str], None]
 ) -> None:
-    pooler = service.start(server_password="not the database's")
+    pooler = service.start()
+    service.secure.primary.query(f"ALTER ROLE {SERVER_USER} PASSWORD 'another one'")
     told = _connect_until_counted(pooler, "ServerLoginFailed")
     proven(f"a failed server login is counted, and a client is told: {told}")
 
@@ -205,8 +206,8 @@ def test_a_client_that_gets_the_cached_error_of_a_server_is_counted(
 def test_a_client_of_a_task_that_never_reached_its_server_is_counted(
     service: PgBouncerStarter, proven: Callable[[str], None]
 ) -> None:
-    pooler = service.start(settings={"client_login_timeout": 3}, WRITER_PORT="1")
-    told = _connect_until_counted(pooler, "ServerDown")
+    pooler = service.start(settings={"client_login_timeout": 3}, READER_PORT="1")
+    told = _connect_until_counted(pooler, "ServerDown", "cloudflow_readonly")
     proven(f"a client is counted that is told: {told}")
 
 

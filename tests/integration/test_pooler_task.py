@@ -1,7 +1,9 @@
 """PgBouncer's ECS task: the real image, the task definition's variables, and real servers."""
 
 import base64
+import socket
 import stat
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -57,6 +59,8 @@ def test_no_password_is_in_the_process_list_the_environment_or_the_log(
 def test_clients_are_kept_as_verifiers_in_a_file_that_is_whole_from_the_start(
     service: PgBouncerStarter,
 ) -> None:
+    verifier = scram.build_verifier('x"y')
+    service.secure.primary.query(f"ALTER ROLE {SERVER_USER} PASSWORD '{verifier}'")
     pooler = service.start(password='a"b\\c$d e%s', server_password='x"y')
     process = Path("/proc") / str(containers.find_process(pooler.run.name))
     folder = process / "root" / pgbouncer.RUN_FOLDER.lstrip("/")
@@ -90,6 +94,9 @@ def test_clients_are_kept_as_verifiers_in_a_file_that_is_whole_from_the_start(
     assert verifier == f'"{_build_verifier(pooler.password, salt)}"', "as db/scram.py makes it"
 
 
+_BALANCER_CHECKS = 100
+_ECS_CHECKS = 3
+
 _VALUES = {"PASSWORD_app": "a", "PASSWORD_app_b": "b", "SERVER_USER": "c", "SERVER_PASSWORD": "d"}
 
 
@@ -114,6 +121,7 @@ def _build_verifier(password: str, salt: str) -> str:
         "SERVER_DATABASE",
         "METRICS_NAMESPACE",
         "METRICS_SECONDS",
+        "PATIENCE_SECONDS",
     ],
 )
 def test_a_task_that_is_not_given_what_it_needs_ends_and_says_so(
@@ -139,6 +147,7 @@ def test_a_server_user_that_would_change_the_file_is_refused(
         ("CLIENT_USERS", 'app a"b'),
         ("HOST_NAME", "a/OU=b"),
         ("METRICS_SECONDS", "0"),
+        ("PATIENCE_SECONDS", "2 minutes"),
         ("PASSWORD_app", "not ASCII: \u00e9"),
         ("SERVER_PASSWORD", "hunter2\nhunter3"),
     ],
@@ -195,11 +204,43 @@ def test_a_server_with_a_wrong_certificate_gets_no_password(
         expired = secure.authority.issue(containers.HOST, is_expired=True)
         show_certificate(secure.primary, *expired)
     try:
-        pooler = service.start(authority=foreign, **changed)
-        with pytest.raises(psycopg.OperationalError):
-            pooler.connect(connect_timeout=2)
+        pooler = service.start(authority=foreign, is_awaited=False, **changed)
         line = pooler.run.wait_for("TLS handshake error")
-        assert pooler.run.is_running()
+        assert not pooler.is_listening()
     finally:
         show_certificate(secure.primary, *secure.authority.issue(containers.HOST))
-    proven(f"a server whose certificate is {kind}: {line.split('] ')[-1]}")
+    proven(f"a server whose certificate is {kind} gets no password: {line}")
+
+
+def test_health_checks_write_nothing_into_the_log_and_a_refused_client_does(
+    service: PgBouncerStarter, proven: Callable[[str], None]
+) -> None:
+    found: list[list[str]] = []
+    for added in ({}, {"log_connections": 1, "log_disconnections": 1}):
+        pooler = service.start(settings=added, METRICS_SECONDS="3600")
+        before = pooler.run.output()
+        for number in range(_BALANCER_CHECKS):
+            _connect_and_close(pooler.port, is_reset=number % 2 == 1)
+        for _ in range(_ECS_CHECKS):
+            assert not pooler.find_illness()
+        with pytest.raises(psycopg.OperationalError):
+            pooler.connect(password="a wrong one")
+        pooler.run.wait_for("app@.* pooler error: SASL authentication failed")
+        new = pooler.run.output().removeprefix(before).splitlines()
+        found.append([line for line in new if "app@" not in line])
+    silent, control = found
+    assert silent == []
+    assert len(control) >= 2 * _ECS_CHECKS
+    assert all("@unix" in line for line in control), "the load balancer's checks write no line"
+    proven(
+        f"{_BALANCER_CHECKS} checks of the load balancer and {_ECS_CHECKS} of ECS write no line "
+        f"({len(control)} with PgBouncer's defaults, all of ECS); a refused client writes one"
+    )
+
+
+def _connect_and_close(port: int, *, is_reset: bool) -> None:
+    """Check the port as the load balancer does: without a byte, and closed in either way of TCP."""
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+        if is_reset:
+            linger = struct.pack("ii", 1, 0)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)

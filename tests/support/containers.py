@@ -289,6 +289,13 @@ def send(name: str, signal: str) -> None:
     _run("kill", f"--signal={signal}", name)
 
 
+def run_inside(name: str, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """Run a command in a running container, as ECS runs a health check."""
+    return subprocess.run(
+        [*_build_podman(), "exec", name, *command], capture_output=True, text=True, check=False
+    )
+
+
 def _run(*arguments: str, given: str = "") -> str:
     finished = subprocess.run(
         [*_build_podman(), *arguments], input=given, capture_output=True, text=True, check=False

@@ -11,7 +11,7 @@ import socketserver
 import subprocess
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +22,7 @@ from db.local.accounts import find_account
 from tests.support.reservations import reserve_number
 
 _ROOT = [] if os.geteuid() == 0 else ["sudo", "-n"]
-_HOSTS = 2
+_HOSTS = 3
 
 RECORD_SECONDS = 5  # the lifetime of RDS's own records
 
@@ -109,23 +109,27 @@ def _link(router: str, namespace: str, router_address: str, address: str) -> Non
 class NameServer(socketserver.ThreadingUDPServer):
     """Answers every name with the address of one host, as the VPC's resolver does.
 
-    It keeps an answer for the lifetime of the record. Each reply has the seconds that are left. So
-    clients see a move of the name only when the record has expired.
+    `others` are names with hosts of their own. It keeps an answer for the lifetime of the record.
+    Each reply has the seconds that are left. So clients see a move of the name only when the record
+    has expired.
     """
 
     daemon_threads = True
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, others: Mapping[str, Host]) -> None:
         super().__init__(("127.0.0.1", 0), _Answer)
         self.resolv_conf = f"nameserver 127.0.0.1:{self.server_address[1]}\n"
         self._host = self._kept = host
         self._expires = 0.0
+        self._others = others
 
     def point_to(self, host: Host) -> None:
         self._host = host
 
-    def resolve(self) -> tuple[str, int]:
+    def resolve(self, name: str) -> tuple[str, int]:
         """An address, and the seconds for which it may be kept."""
+        if name in self._others:
+            return self._others[name].address, RECORD_SECONDS
         now = time.monotonic()
         if now >= self._expires:
             self._kept, self._expires = self._host, now + RECORD_SECONDS
@@ -139,15 +143,15 @@ class _Answer(socketserver.BaseRequestHandler):
         query = DNSRecord.parse(packet)
         reply = query.reply()
         if query.q.qtype == QTYPE.A:
-            address, seconds = server.resolve()
+            address, seconds = server.resolve(str(query.q.qname).rstrip("."))
             reply.add_answer(RR(query.q.qname, QTYPE.A, rdata=A(address), ttl=seconds))
         socket.sendto(reply.pack(), self.client_address)
 
 
 @contextmanager
-def naming(host: Host) -> Generator[NameServer]:
+def naming(host: Host, others: Mapping[str, Host] | None = None) -> Generator[NameServer]:
     """A name server that points to that host at first."""
-    with NameServer(host) as server:
+    with NameServer(host, others or {}) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
         try:

@@ -1,6 +1,7 @@
 """Runs PgBouncer's ECS task on this machine, from the template's container and the real image."""
 
 import secrets
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ class RunningPgBouncer:
     run: Run
     port: int
     password: str
+    health_command: tuple[str, ...]
 
     @property
     def address(self) -> dict[str, Any]:
@@ -40,6 +42,22 @@ class RunningPgBouncer:
             "user": "app",
             "password": self.password,
         }
+
+    def wait_until_it_listens(self) -> None:
+        """Wait for the port. PgBouncer opens it after its first login to PostgreSQL."""
+        self.run.wait_for("process up")
+
+    def find_illness(self) -> str:
+        """What the health check of the task definition prints. Empty if the task is healthy."""
+        finished = containers.run_inside(self.run.name, self.health_command)
+        assert bool(finished.returncode) == bool(finished.stderr), finished
+        return finished.stderr.strip()
+
+    def is_listening(self) -> bool:
+        """Whether the load balancer would find the port open."""
+        with socket.socket() as connection:
+            connection.settimeout(2)
+            return connection.connect_ex(("127.0.0.1", self.port)) == 0
 
     def connect(self, database: str = "cloudflow", **changed: Any) -> psycopg.Connection:  # noqa: ANN401
         parameters = self.address | {"autocommit": True, "dbname": database}
@@ -97,11 +115,12 @@ class PgBouncerStarter:
         settings: Mapping[str, str | int] | None = None,
         mounts: Mapping[Path, str] | None = None,
         memory_mib: int | None = None,
+        is_awaited: bool = True,
         **changed: str,
     ) -> RunningPgBouncer:
-        """Start a task that listens. `changed` are variables with other values.
+        """Start a task. `changed` are variables with other values.
 
-        Returns when it accepts connections.
+        Returns when it accepts connections, unless `is_awaited` is False.
         """
         port = choose_port()
         trusted = self.folder / f"{secrets.token_hex(4)}.pem"
@@ -119,5 +138,11 @@ class PgBouncerStarter:
             mounts={trusted: AUTHORITIES} | dict(mounts or {}),
             memory_mib=memory_mib,
         )
-        run.wait_for("process up")
-        return RunningPgBouncer(run=run, port=port, password=password)
+        kind, *command = self.container["HealthCheck"]["Command"]
+        assert kind == "CMD", "no shell is needed"
+        pooler = RunningPgBouncer(
+            run=run, port=port, password=password, health_command=tuple(command)
+        )
+        if is_awaited:
+            pooler.wait_until_it_listens()
+        return pooler

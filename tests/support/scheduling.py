@@ -13,6 +13,7 @@ _LONGEST_FIRST = (
     "test_rotation.py",
     "test_hostile_clients.py",
     "test_rehearsal.py",
+    "test_pooler_start.py",
     "test_pooler_task.py",
     "test_clients.py",
     "test_replacing.py",

@@ -147,6 +147,23 @@ def test_production_survives_a_zone_and_changes_in_its_window(
     assert scaling["MinCapacity"] >= 2
 
 
+def test_a_deploy_changes_one_replica_after_another_so_that_the_read_only_name_is_served() -> None:
+    templates = build_templates(replace(STAGING, replicas=3))
+    logical_ids = {
+        properties["DBInstanceIdentifier"]: logical_id
+        for logical_id, properties in find(templates["Database"], "AWS::RDS::DBInstance").items()
+    }
+    first, second, third = (logical_ids[names.replica(STAGING, number)] for number in (1, 2, 3))
+    resources = templates["Database"]["Resources"]
+    assert first in resources[second]["DependsOn"]
+    assert second in resources[third]["DependsOn"]
+    environment = only(templates["Pooling"], "AWS::ECS::TaskDefinition")["ContainerDefinitions"][0]
+    (readers,) = (
+        entry["Value"] for entry in environment["Environment"] if entry["Name"] == "READER_HOSTS"
+    )
+    assert json.dumps(readers).count("Endpoint") == 3
+
+
 @each_environment
 @pytest.mark.parametrize("role", ["Database", "Recovery"])
 def test_every_parameter_group_has_the_shared_parameters(

@@ -48,6 +48,7 @@ def test_the_tests_build_an_image_from_the_files_that_the_cdk_sends(
         ("scram.py", {"flyway", "pgbouncer"}),
         ("certificates/rds.pem", {"flyway", "pgbouncer"}),
         ("pgbouncer.py", {"pgbouncer"}),
+        ("pgbouncer_proof.py", {"pgbouncer"}),
         ("images/pgbouncer/entrypoint.py", {"pgbouncer"}),
         ("local/commands.py", set()),
     ],

@@ -104,6 +104,7 @@ def test_the_task_gets_the_rendered_file_as_plain_lines_and_no_password(
         "CLIENT_USERS": "app app_b",
         "METRICS_NAMESPACE": names.metrics_namespace(settings),
         "METRICS_SECONDS": "60",
+        "PATIENCE_SECONDS": "240",
     }
     assert [secret["Name"] for secret in container["Secrets"]] == [
         "PASSWORD_app",
@@ -234,6 +235,30 @@ def test_a_failed_first_deploy_leaves_nothing_that_stops_the_next_one(
         "AWS::Logs::LogGroup": {"Database", "Recovery"},
         "AWS::SecretsManager::Secret": {"Database"},
     }
+
+
+@each_environment
+@pytest.mark.parametrize("role", ["Pooling", "Recovery"])
+def test_ecs_ends_a_task_that_cannot_log_in_before_the_task_ends_itself_and_not_in_a_failover(
+    settings: EnvironmentSettings,
+    role: str,
+    stack_of: Callable[[EnvironmentSettings, str], Template],
+) -> None:
+    """The circuit breaker counts a task that fails a health check and is stopped."""
+    template = stack_of(settings, role)
+    (container,) = only(template, "AWS::ECS::TaskDefinition")["ContainerDefinitions"]
+    check = container["HealthCheck"]
+    assert check["Command"][:4] == ["CMD", "python3", "-B", "/entrypoint/health.py"]
+    environment = {entry["Name"]: entry["Value"] for entry in container["Environment"]}
+    grace = only(template, "AWS::ECS::Service")["HealthCheckGracePeriodSeconds"]
+    waits = min(grace, check["StartPeriod"])
+    assert waits >= 120, "RDS moves a primary within 120 s"
+    verdict = max(grace, check["StartPeriod"] + check["Retries"] * check["Interval"])
+    assert verdict + check["Timeout"] < int(environment["PATIENCE_SECONDS"])
+    assert check["Retries"] > 1, "one slow answer must end no task"
+    target = only(template, "AWS::ElasticLoadBalancingV2::TargetGroup")
+    assert target["HealthCheckProtocol"] == "TCP"
+    assert target.get("HealthCheckPort", "traffic-port") == "traffic-port"
 
 
 def test_one_setting_gives_image_and_task_their_architecture(tmp_path_factory: Any) -> None:  # noqa: ANN401

@@ -103,6 +103,18 @@ def test_without_session_reset_the_file_has_no_reset_query() -> None:
     }
 
 
+def test_without_a_line_for_each_connection_two_settings_are_added_and_nothing_else() -> None:
+    usual, silent = (
+        render_ini(replace(_POOLER, is_each_connection_logged=is_logged))
+        for is_logged in (True, False)
+    )
+    added = silent.removeprefix(usual).splitlines()
+    assert [line for line in added if not line.startswith(";")] == [
+        "log_connections = 0",
+        "log_disconnections = 0",
+    ]
+
+
 def test_pgbouncer_can_send_the_reset_query() -> None:
     """PgBouncer puts the query into a message of 512 bytes. For a longer query it sends nothing."""
     assert len(SESSION_RESET) <= 500

@@ -1,4 +1,4 @@
-"""Writes PgBouncer's files to memory, starts the process that reports metrics, becomes PgBouncer.
+"""Writes PgBouncer's files to memory, proves a login to PostgreSQL, and then becomes PgBouncer.
 
 The task gives these environment variables:
 - PGBOUNCER_INI: pgbouncer.ini with placeholders, as db/pgbouncer.py renders it.
@@ -9,17 +9,19 @@ The task gives these environment variables:
 - SERVER_USER, SERVER_PASSWORD: PgBouncer's own login at PostgreSQL.
 - METRICS_NAMESPACE: the namespace of its metrics in CloudWatch.
 - METRICS_SECONDS: the time between two reports of metrics.
+- PATIENCE_SECONDS: how long to wait for the first login to PostgreSQL.
 """
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from db import pgbouncer, scram
+from db import pgbouncer, pgbouncer_proof, scram
 
 _PGBOUNCER = "/usr/local/bin/pgbouncer"
 _OPENSSL = "/usr/bin/openssl"
@@ -103,12 +105,19 @@ def write_certificate(host: str) -> None:
         sys.exit(f"openssl made no certificate for HOST_NAME {host}: {finished.stderr}")
 
 
+def _read_seconds(given: Mapping[str, str], name: str) -> str:
+    seconds = _read(given, name)
+    if not _SECONDS.fullmatch(seconds):
+        raise ValueError(f"{name} is {seconds!r}; use a whole number of seconds")
+    return seconds
+
+
 def check_reporter(given: Mapping[str, str]) -> dict[str, str]:
     """The variables of the process that reports metrics. Raises ValueError."""
-    seconds = _read(given, "METRICS_SECONDS")
-    if not _SECONDS.fullmatch(seconds):
-        raise ValueError(f"METRICS_SECONDS is {seconds!r}; use a whole number of seconds")
-    return {"METRICS_NAMESPACE": _read(given, "METRICS_NAMESPACE"), "METRICS_SECONDS": seconds}
+    return {
+        "METRICS_NAMESPACE": _read(given, "METRICS_NAMESPACE"),
+        "METRICS_SECONDS": _read_seconds(given, "METRICS_SECONDS"),
+    }
 
 
 def start_reporter(environment: Mapping[str, str]) -> None:
@@ -129,17 +138,35 @@ def start_reporter(environment: Mapping[str, str]) -> None:
         print(f"metrics: the process that reports them did not start: {error}", flush=True)
 
 
+def _end_at_signals() -> None:
+    """End at once at the signals that stop a task, also during the proof.
+
+    The kernel gives process 1 no signal that it has no handler for. PgBouncer has its own.
+    """
+
+    def end(number: int, _: object) -> None:
+        sys.exit(f"start: {signal.Signals(number).name} came before the first login to PostgreSQL")
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, end)
+
+
 def main() -> None:
+    _end_at_signals()
     os.umask(0o077)
     given = dict(os.environ)
     try:
         files = render_files(given)
         reporter = check_reporter(given)
+        patience_seconds = int(_read_seconds(given, "PATIENCE_SECONDS"))
         write_certificate(_read(given, "HOST_NAME"))
     except ValueError as error:
         sys.exit(str(error))
     for path, text in files.items():
         Path(path).write_text(text, encoding="utf-8")
+    pgbouncer_proof.prove_logins(
+        _PGBOUNCER, files[_INI], user=given["SERVER_USER"], patience_seconds=patience_seconds
+    )
     start_reporter(reporter)
     # PgBouncer's environment can be read in /proc: no password may stay in it.
     kept = {
