@@ -89,6 +89,7 @@ PRODUCTION = EnvironmentSettings(
     ),
     instance_class="m7g.large",
     recovery_instance_class="m7g.large",
+    replicas=2,  # the read-only name survives the restart of one of them
     storage_gib=200,
     storage_maximum_gib=1000,
     is_multi_az=True,

@@ -24,7 +24,6 @@ _OF_A_REGION = {"backup-age", "backup-depth", "snapshot-age", "snapshot-window",
 _FURTHER = {
     "primary-slot-lag",
     "primary-transaction-ids",
-    "replica-1-lag",
     "recovery-lag",
     "pooler-down",
     "pooler-running",
@@ -70,10 +69,23 @@ def texts(synthesis: Synthesis) -> dict[str, re.Match[str]]:
             match = _TEXT.fullmatch(alarm["AlarmDescription"])
             assert match, alarm["AlarmDescription"]
             found[alarm["AlarmName"]] = match
-    assert len(found) == len(ENVIRONMENTS) * (
-        3 * len(_OF_AN_INSTANCE) + 2 * len(_OF_A_REGION) + len(_FURTHER)
-    )
+    expected = set[str]()
+    for settings in ENVIRONMENTS:
+        expected |= {names.alarm(settings, name) for name in _expect(settings)}
+    assert found.keys() == expected
     return found
+
+
+def _expect(settings: EnvironmentSettings) -> set[str]:
+    """The ends of the names of an environment's alarms."""
+    replicas = [f"replica-{number}" for number in range(1, settings.replicas + 1)]
+    instances = ("primary", *replicas, "recovery")
+    return (
+        {f"{instance}-{what}" for instance in instances for what in _OF_AN_INSTANCE}
+        | {f"{place}-{what}" for place in ("primary", "recovery") for what in _OF_A_REGION}
+        | {f"{replica}-lag" for replica in replicas}
+        | _FURTHER
+    )
 
 
 @each_environment
@@ -102,10 +114,8 @@ def test_every_alarm_reaches_a_person(
 @each_environment
 def test_what_can_run_out_or_fall_silent_has_an_alarm(settings: EnvironmentSettings) -> None:
     alarms = _collect(build_once(settings.name, is_recovery_promoted=False), settings)
-    instances = ("primary", "replica-1", "recovery")
-    expected = {f"{instance}-{what}" for instance in instances for what in _OF_AN_INSTANCE}
-    expected |= {f"{place}-{what}" for place in ("primary", "recovery") for what in _OF_A_REGION}
-    assert alarms.keys() == expected | _FURTHER
+    expected = _expect(settings)
+    assert alarms.keys() == expected
     for silent in (
         *(name for name in expected if name.endswith(tuple(_OF_A_REGION))),
         "pooler-waiting",

@@ -226,7 +226,9 @@ def test_a_days_setting_that_restarts_the_copies_of_backups_fails_the_tests(
     ours = {stack: it for stack, it in record.items() if stack in templates}
     findings = _compare(ours, templates)
     assert [it for it in findings if "AutomaticBackupReplicationRetentionPeriod from 7 to 14" in it]
-    assert len([it for it in findings if "changes BackupRetentionPeriod from 7 to 14" in it]) == 3
+    instances = 1 + PRODUCTION.replicas + 1  # with the recovery replica
+    changes = [it for it in findings if "changes BackupRetentionPeriod from 7 to 14" in it]
+    assert len(changes) == instances
 
 
 def _set_version(templates: dict[str, Template], version: str, *, is_replica: bool) -> None:
@@ -256,7 +258,8 @@ def test_a_primary_is_never_upgraded_before_or_with_its_replicas(
     )
     assert (
         "raises EngineVersion to 15.20 before cloudflow-production-recovery, "
-        "cloudflow-production-replica-1. RDS would refuse the upgrade"
+        "cloudflow-production-replica-1, cloudflow-production-replica-2. RDS would refuse the "
+        "upgrade"
     ) in finding
     assert finding in _compare(record, templates)
     assert contract.renew(templates, path=path, is_decided=True) == 1

@@ -34,7 +34,9 @@ def test_a_primary_and_a_read_replica_run_postgresql_15(
     assert primary["EngineVersion"].startswith("15.")
     assert primary["DBName"] == "cloudflow"
     assert "ManageMasterUserPassword" not in primary
-    assert instances.keys() == {names.replica(settings, 1)}
+    assert instances.keys() == {
+        names.replica(settings, number) for number in range(1, settings.replicas + 1)
+    }
     (primary_id,) = (
         name
         for name, found in find(template, "AWS::RDS::DBInstance").items()
