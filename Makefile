@@ -59,7 +59,7 @@ TYPED_NAME := $(subst ','\'',$(NAME))
 endif
 
 .PHONY: help $(LOCAL) migration check check-unit check-synth test lint format bench synth app diff \
-    prepare deploy rotate base base-age snapshots contract lock clean
+    prepare deploy review rotate base base-age snapshots contract lock clean
 
 help:
 	@sed -n 's/^\([a-z]*\):[^#]*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 17
@@ -128,6 +128,11 @@ diff deploy: .venv/.complete node_modules/.complete
 
 prepare: .venv/.complete ## what a fresh account needs before its first deploy; ENV=staging
 	@.venv/bin/python -m stacks.commands.prepare_account "$(ENV)"
+
+# A BASE counts only if it is typed after `make`, like PORT.
+review: BASE_NAME := $(if $(filter command line,$(origin BASE)),$(subst ','\'',$(BASE)),main)
+review: .venv/.complete node_modules/.complete ## what this branch changes, in words; BASE=main
+	@$(IN_VENV) .venv/bin/python -m stacks.review '$(BASE_NAME)' $(ARGS)
 
 rotate: .venv/.complete ## give the application a new password; ENV=staging, LOGIN=app_b
 	@.venv/bin/python -m stacks.commands.rotate "$(ENV)" $(if $(LOGIN),"$(LOGIN)")

@@ -51,7 +51,7 @@ def find_tools() -> Tools:
         missing = "Flyway" if pgbouncer else "PgBouncer"
         raise CommandError(f"{missing} is not installed yet; run make up, which installs it")
     return Tools(
-        postgres_folder=_check_postgres(), pgbouncer=pgbouncer, java=_check_java(), jars=jars
+        postgres_folder=find_postgres_folder(), pgbouncer=pgbouncer, java=_check_java(), jars=jars
     )
 
 
@@ -105,7 +105,8 @@ def is_new_enough(version: str) -> bool:
     return bool(version) and tuple(map(int, version.split(".")[:2])) >= _PGBOUNCER_MINIMUM
 
 
-def _check_postgres() -> Path:
+def find_postgres_folder() -> Path:
+    """The folder of PostgreSQL's programs. Raises CommandError if it has another version."""
     folder = Path(os.environ.get(POSTGRES_VARIABLE) or _DEBIAN_POSTGRES)
     version = _read_version(folder / "postgres", _POSTGRES_VERSION)
     if version.split(".")[0] != str(POSTGRES_MAJOR):

@@ -5,38 +5,17 @@ docs/design.md, which follows from the templates.
 """
 
 import difflib
-import json
-import re
 import sys
 import tempfile
 from pathlib import Path
 
+from stacks.review.template_text import render
 from tests.support.synthesis import PROJECT, Template, synthesize_audited
 from tests.synth.cost_table import write_table
 
 FOLDER = PROJECT / "tests" / "synth" / "snapshots"
 
-_ASSET_HASH = re.compile(r"[0-9a-f]{64}")
 _CONTEXT_LINES = 3
-
-
-def render(template: Template) -> str:
-    """The template as sorted JSON. Asset hashes become ASSET1, ASSET2, in order of appearance.
-
-    The parts that the CDK adds to every template are left out.
-    """
-    kept = {
-        key: {k: v for k, v in value.items() if k != "BootstrapVersion"}
-        if key == "Parameters"
-        else value
-        for key, value in template.items()
-        if key != "Rules"
-    }
-    seen: dict[str, str] = {}
-    return _ASSET_HASH.sub(
-        lambda match: seen.setdefault(match[0], f"ASSET{len(seen) + 1}"),
-        json.dumps({k: v for k, v in kept.items() if v}, indent=1, sort_keys=True) + "\n",
-    )
 
 
 def compare(templates: dict[str, Template], folder: Path = FOLDER) -> list[str]:

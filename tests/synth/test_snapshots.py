@@ -3,8 +3,9 @@
 import copy
 from pathlib import Path
 
+from stacks.review.template_text import render
 from tests.support.synthesis import Synthesis
-from tests.synth.snapshots import compare, render, write
+from tests.synth.snapshots import compare, write
 
 
 def test_no_template_changes_without_its_snapshot(synthesis: Synthesis) -> None:

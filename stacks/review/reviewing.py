@@ -1,0 +1,101 @@
+"""Puts a review together: the base, the synth, the migrations and the assets, side by side."""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from stacks.review.assets import find_new_images, judge_assets, read_dockerfiles
+from stacks.review.base import Base, find_base
+from stacks.review.differences import StackPair, Template, compare
+from stacks.review.migration_files import (
+    MigrationChanges,
+    find_migration_changes,
+    find_taken_versions,
+)
+from stacks.review.replacements import build_revision
+from stacks.review.resources import judge_stacks, merge
+from stacks.review.services import judge_services
+from stacks.review.statements import finish_measurement, judge_statements, start_measurement
+from stacks.review.synthesizing import finish_synth, make_comparable, start_synth
+from stacks.review.verdicts import Verdict
+
+_PREFIX = "CloudFlow-"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Review:
+    """The verdicts on a branch, the worst first."""
+
+    base: Base
+    verdicts: list[Verdict]
+
+
+def review(project: Path, base_name: str) -> Review:
+    """Compare the working tree with the merge base. Raises ReviewError."""
+    base = find_base(project, base_name)
+    old = base.read_templates()
+    with tempfile.TemporaryDirectory(prefix="cloudflow-review-") as made:
+        folder = Path(made)
+        synth = start_synth(project, folder)
+        migrations = find_migration_changes(base)
+        measurement = start_measurement(project, migrations.applied, migrations.new)
+        try:
+            new = finish_synth(synth, folder)
+            verdicts = judge_templates(old, new)
+            verdicts += _judge_files(base, old, new, folder)
+            verdicts += _judge_migrations(base, migrations)
+            answers = finish_measurement(measurement)
+            verdicts += judge_statements(migrations.new, answers)
+        finally:
+            for process in (synth, measurement):
+                if process and process.poll() is None:
+                    process.terminate()
+                    process.wait()
+    return Review(base=base, verdicts=merge(verdicts))
+
+
+def judge_templates(old: dict[str, Template], new: dict[str, Template]) -> list[Verdict]:
+    """The verdicts on the templates. `new` has its asset hashes."""
+    comparable = {name: make_comparable(template) for name, template in new.items()}
+    return judge_stacks(compare(build_pairs(old, comparable)))
+
+
+def build_pairs(old: dict[str, Template], new: dict[str, Template]) -> list[StackPair]:
+    """A pair for each stack that differs."""
+    pairs: list[StackPair] = []
+    for name in sorted(old.keys() | new.keys()):
+        environment, _, role = name.removeprefix(_PREFIX).partition("-")
+        before, after = ({"Resources": {}} | templates.get(name, {}) for templates in (old, new))
+        pairs.append(StackPair(environment=environment.lower(), stack=role, old=before, new=after))
+    return pairs
+
+
+def _judge_files(
+    base: Base, old: dict[str, Template], new: dict[str, Template], folder: Path
+) -> Iterator[Verdict]:
+    """The verdicts on functions and images whose files changed."""
+    changed = base.list_changed_files()
+    dockerfiles = read_dockerfiles(folder)
+    for pair in build_pairs(old, new):
+        found = list(
+            judge_assets(
+                base.project,
+                pair.environment,
+                pair.stack,
+                pair.new,
+                dockerfiles=dockerfiles,
+                changed_files=changed,
+            )
+        )
+        yield from found
+        revised = find_new_images(pair.new, found) & pair.old["Resources"].keys()
+        for logical_id in sorted(revised):
+            yield build_revision(
+                pair.environment, pair.stack, logical_id, pair.new["Resources"][logical_id]
+            )
+        yield from judge_services(pair, revised)
+
+
+def _judge_migrations(base: Base, migrations: MigrationChanges) -> Sequence[Verdict]:
+    return [*migrations.verdicts, *find_taken_versions(base, migrations.new)]
