@@ -5,15 +5,22 @@
 
 const { fullDiff, deepEqual } = require("@aws-cdk/cloudformation-diff");
 
+function removeMarks(value) {
+  const text = JSON.stringify(value);
+  return text === undefined ? undefined : JSON.parse(text.replaceAll('(replaced)"', '"'));
+}
+
 function readProperties(change) {
   const found = {};
   for (const [name, update] of Object.entries(change.propertyUpdates)) {
+    // The library marks a reference to a replaced resource, and counts it as a change. Without the
+    // mark, its text is the same.
+    const newValue = removeMarks(update.newValue);
     found[name] = {
       old: update.oldValue,
-      new: update.newValue,
+      new: newValue,
       impact: update.changeImpact,
-      // A reference to a replaced resource counts as a change, although its text is the same.
-      is_propagated: deepEqual(update.oldValue, update.newValue),
+      is_propagated: deepEqual(update.oldValue, newValue),
     };
   }
   return found;

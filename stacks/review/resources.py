@@ -11,7 +11,7 @@ from stacks.review.alarms import judge_alarm
 from stacks.review.backups import judge_protections
 from stacks.review.connections import judge_connections
 from stacks.review.containers import judge_containers
-from stacks.review.differences import PropertyChange, ResourceChange, StackChange
+from stacks.review.differences import PropertyChange, ResourceChange, StackChange, StackPair
 from stacks.review.replacements import (
     NEW_REVISION,
     find_replacing,
@@ -21,6 +21,7 @@ from stacks.review.replacements import (
     pair_moves,
 )
 from stacks.review.stakes import TASK
+from stacks.review.values import show_change
 from stacks.review.verdicts import Effect, Severity, Verdict, sort_verdicts
 
 # The properties that access.judge_access reads. It compares what they allow.
@@ -61,6 +62,8 @@ _INTERRUPTING = {
         "Clients connect elsewhere as soon as they resolve the name again."
     ),
 }
+_COUNTS = {"DesiredCount", "MaxCapacity", "MinCapacity"}
+_FOLDED = 4  # so many resources with the same change make one line
 _NEW_PASSWORD = (
     "Secrets Manager generates a new password. Whoever keeps the old one cannot log in any more"
 )
@@ -93,6 +96,7 @@ def _judge_environment(changes: list[StackChange]) -> Iterator[Verdict]:
         }
         yield from access.judge_access(change.pair, renamed)
         yield from _judge_outputs(change)
+        yield from _judge_rest(change.pair)
         revised = {
             one.logical_id for one in change.resources if one.kind == TASK and one.old and one.new
         }
@@ -153,8 +157,35 @@ def _judge_property(resource: ResourceChange, changed: PropertyChange) -> Verdic
             effect=Effect.INTERRUPTED,
             severity=Severity.OUTAGE,
         )
+    if changed.name in _COUNTS and _number(changed.new) < _number(changed.old):
+        return _judge_fewer_tasks(resource, changed)
     text = _IN_PLACE.get(resource.kind, "CloudFormation updates it in place.")
     return _note(resource, str(changed), text)
+
+
+def _judge_fewer_tasks(resource: ResourceChange, changed: PropertyChange) -> Verdict:
+    if _number(changed.new) == 0:
+        return replace(
+            _note(resource, str(changed), "No task is left: no client can connect here."),
+            effect=Effect.INTERRUPTED,
+            severity=Severity.OUTAGE,
+        )
+    return replace(
+        _note(
+            resource,
+            str(changed),
+            "Fewer tasks serve the clients. Clients of a task that stops must connect again.",
+        ),
+        effect=Effect.WEAKENED,
+        severity=Severity.RISK,
+    )
+
+
+def _number(value: object) -> float:
+    try:
+        return float(str(value))
+    except ValueError:
+        return 0
 
 
 def _note(resource: ResourceChange, changed: str, text: str) -> Verdict:
@@ -205,6 +236,24 @@ def _judge_outputs(change: StackChange) -> Iterator[Verdict]:
         )
 
 
+def _judge_rest(pair: StackPair) -> Iterator[Verdict]:
+    """The parts of a template beside its resources and outputs, such as its description."""
+    for name in sorted(pair.old.keys() | pair.new.keys()):
+        if name not in ("Resources", "Outputs") and pair.old.get(name) != pair.new.get(name):
+            is_text = name == "Description"
+            yield Verdict(
+                environment=pair.environment,
+                stack=pair.stack,
+                subject=f"the template's {name}",
+                effect=Effect.CHANGED if is_text else Effect.UNKNOWN,
+                severity=Severity.NOTE if is_text else Severity.RISK,
+                change=show_change(pair.old.get(name), pair.new.get(name)),
+                consequence="Nobody notices."
+                if is_text
+                else "It can change any resource of the stack. Read the diff of the template.",
+            )
+
+
 def merge(verdicts: Iterable[Verdict]) -> list[Verdict]:
     """One verdict for each change. If two rules speak of it, the worse verdict takes both texts."""
     by_change: dict[tuple[str, str, str, str], list[Verdict]] = {}
@@ -219,7 +268,7 @@ def merge(verdicts: Iterable[Verdict]) -> list[Verdict]:
             replace(worst, consequence=" ".join(texts)),
             *(one for one in others if one not in plain),
         ]
-    return sort_verdicts(_fold_revisions(merged))
+    return sort_verdicts(_fold_equal(_fold_revisions(merged)))
 
 
 def _fold_revisions(verdicts: list[Verdict]) -> Iterator[Verdict]:
@@ -239,3 +288,21 @@ def _fold_revisions(verdicts: list[Verdict]) -> Iterator[Verdict]:
     for key, revision in revisions.items():
         change = f"{NEW_REVISION}: {'; '.join(news[key])}" if news[key] else NEW_REVISION
         yield replace(revision, change=change)
+
+
+def _fold_equal(verdicts: Iterable[Verdict]) -> Iterator[Verdict]:
+    """One verdict for a harmless change that many resources share, such as a new tag."""
+    groups: dict[tuple[str, str, str, str], list[Verdict]] = {}
+    for verdict in verdicts:
+        if verdict.effect is Effect.CHANGED and verdict.severity is Severity.NOTE:
+            key = (verdict.environment, verdict.stack, verdict.change, verdict.consequence)
+            groups.setdefault(key, []).append(verdict)
+        else:
+            yield verdict
+    for group in groups.values():
+        if len(group) < _FOLDED:
+            yield from group
+        else:
+            subjects = sorted(one.subject for one in group)
+            shown = f"{len(group)} resources ({', '.join(subjects[: _FOLDED - 1])} and others)"
+            yield replace(group[0], subject=shown)

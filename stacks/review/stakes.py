@@ -26,8 +26,36 @@ _STATEFUL_TYPES = (DATABASE, "AWS::KMS::Key", "AWS::SecretsManager::Secret")
 
 # The people and programs that notice when a resource is replaced or deleted.
 _CLIENTS = "Clients of PgBouncer cannot connect until the new resource works"
+_SCALING = "PgBouncer gets no more tasks under load"
+_NETWORK = "Everything in this network moves to another one"
+_INSTANCES = "The instances that use it must change to another one"
 _DEPLOYS = "Only deploys and functions use it. One that runs at that moment can fail"
 _NOTICED: dict[str, tuple[Severity, str]] = {
+    "AWS::ApplicationAutoScaling::ScalableTarget": (Severity.RISK, _SCALING),
+    "AWS::ApplicationAutoScaling::ScalingPolicy": (Severity.RISK, _SCALING),
+    "AWS::EC2::FlowLog": (Severity.NOTE, "Connections are not recorded meanwhile"),
+    "AWS::EC2::SecurityGroup": (
+        Severity.OUTAGE,
+        "Members of the old group lose what it allowed, until they are members of the new one",
+    ),
+    "AWS::EC2::Subnet": (Severity.OUTAGE, _NETWORK),
+    "AWS::EC2::VPC": (Severity.OUTAGE, _NETWORK),
+    "AWS::Events::Rule": (Severity.RISK, "Events that come meanwhile start nothing"),
+    "AWS::KMS::Alias": (Severity.RISK, "Programs that use the alias do not find the key"),
+    "AWS::Logs::LogGroup": (Severity.RISK, "The old log is gone"),
+    "AWS::Logs::MetricFilter": (Severity.NOTE, "Its metric gets no values meanwhile"),
+    "AWS::RDS::DBParameterGroup": (Severity.OUTAGE, _INSTANCES),
+    "AWS::RDS::DBSubnetGroup": (Severity.OUTAGE, _INSTANCES),
+    "AWS::SNS::TopicPolicy": (Severity.RISK, "Alarms may not be delivered meanwhile"),
+    "AWS::SecretsManager::RotationSchedule": (
+        Severity.RISK,
+        "Secrets Manager may rotate the password at once, or no longer",
+    ),
+    "AWS::SecretsManager::SecretTargetAttachment": (
+        Severity.RISK,
+        "The secret may lose the address of its database",
+    ),
+    "AWS::SecretsManager::ResourcePolicy": (Severity.RISK, _DEPLOYS),
     "AWS::EC2::RouteTable": (Severity.OUTAGE, "Hosts of its subnets lose their routes meanwhile"),
     "AWS::EC2::SubnetRouteTableAssociation": (
         Severity.OUTAGE,
@@ -81,6 +109,11 @@ def is_stateful(change: ResourceChange) -> bool:
         (change.old or {}).get(policy) in _STATEFUL_POLICIES
         for policy in ("DeletionPolicy", "UpdateReplacePolicy")
     )
+
+
+def is_rated(kind: str) -> bool:
+    """Whether there is a sentence on who notices."""
+    return kind in _NOTICED or kind in _STATEFUL_TYPES or kind == TASK
 
 
 def find_people(kind: str) -> tuple[Severity, str]:

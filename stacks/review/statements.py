@@ -30,6 +30,7 @@ _ORDER = list(_MODES)
 _BLOCKING = _ORDER[:4]
 # Measured with 2 cores: CREATE INDEX on 6.2 million rows stopped writers for 4.5 s.
 _SCAN = "about 0.7 s for each million rows (measured for an index, with 2 cores)"
+_UNREADABLE = (ast.DoStmt, ast.CallStmt, ast.SelectStmt)
 _LOSING_ROWS = (ast.DeleteStmt, ast.UpdateStmt, ast.TruncateStmt, ast.MergeStmt)
 
 
@@ -93,9 +94,7 @@ def _judge(file: MigrationFile, measured: dict[str, Any]) -> Iterator[Verdict]:
         return
     losses = _find_losses(measured, statement)
     locks = list(_describe_locks(file, measured))
-    is_long = _is_blocking_for_long(measured)
-    effect = Effect.DELETED if losses else Effect.LOCKED if is_long else Effect.CHANGED
-    severity = Severity.DANGER if losses else Severity.OUTAGE if is_long else Severity.NOTE
+    effect, severity = _rate(measured, statement, has_losses=bool(losses))
     reversible = (
         f"Not reversible: {'; '.join(losses)}. Only a restore brings it back"
         if losses
@@ -111,6 +110,18 @@ def _judge(file: MigrationFile, measured: dict[str, Any]) -> Iterator[Verdict]:
     )
 
 
+def _rate(
+    measured: dict[str, Any], statement: ast.Node | None, *, has_losses: bool
+) -> tuple[Effect, Severity]:
+    if has_losses:
+        return Effect.LOST, Severity.DANGER
+    if _is_blocking_for_long(measured):
+        return Effect.LOCKED, Severity.OUTAGE
+    if isinstance(statement, _UNREADABLE):
+        return Effect.UNKNOWN, Severity.RISK
+    return Effect.CHANGED, Severity.NOTE
+
+
 def _parse(sql: str) -> ast.Node | None:
     try:
         statements = pglast.parse_sql(sql)
@@ -123,12 +134,12 @@ def _find_losses(measured: dict[str, Any], statement: ast.Node | None) -> list[s
     losses = [f"it drops the {name} with its data" for name in measured["dropped"]]
     if isinstance(statement, _LOSING_ROWS):
         losses.append("it changes or deletes rows")
-    if isinstance(statement, ast.DoStmt | ast.CallStmt):
-        losses.append("nobody can read from outside what its code does to the rows")
     return losses
 
 
 def _describe_way_back(measured: dict[str, Any], statement: ast.Node | None) -> str:
+    if isinstance(statement, _UNREADABLE):
+        return "No rule can read what its code does to the rows. Read it yourself"
     if measured["retyped"]:
         changes = "; ".join(measured["retyped"])
         return f"Changes a type: {changes}. The way back may fail or lose a part of the values"

@@ -25,6 +25,9 @@ def _write(value: Any) -> str:  # noqa: ANN401
 def show_change(old: Any, new: Any) -> str:  # noqa: ANN401
     """The part of a value that changed. Lists and records show only what differs in them."""
     match old, new:
+        case [*before], [*after] if _is_same_list(before, after):
+            pairs = zip(before, after, strict=True)
+            return "; ".join(show_change(one, other) for one, other in pairs if one != other)
         case [*before], [*after]:
             added = [f"adds {show(one)}" for one in after if one not in before]
             removed = [f"removes {show(one)}" for one in before if one not in after]
@@ -35,6 +38,14 @@ def show_change(old: Any, new: Any) -> str:  # noqa: ANN401
     if max(len(before), len(after)) > _SHOWN_CHARACTERS:
         before, after = _cut(before, after)
     return f"{show(before)} -> {show(after)}"
+
+
+def _is_same_list(old: list[Any], new: list[Any]) -> bool:
+    """Whether the lists hold the same records, some of them with other content."""
+    return len(old) == len(new) and all(
+        isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys()
+        for one, other in zip(old, new, strict=True)
+    )
 
 
 def _show_keys(old: dict[str, Any], new: dict[str, Any]) -> Iterator[str]:

@@ -18,6 +18,7 @@ class Effect(StrEnum):
     """The effects of changes, worst first."""
 
     FAILS = "the deploy fails"
+    LOST = "data is lost"
     DELETED = "deleted"
     REPLACED = "replaced"
     RESTARTED = "restarted"
@@ -34,10 +35,12 @@ class Effect(StrEnum):
 
 
 _ORDER = list(Effect)
+# Among equal verdicts, those on what holds the rows and the keys are first.
+_WORST = ("RDS::DBInstance", "KMS::Key", "SecretsManager::Secret")
 
 # The values of --fail-on, and the effects that each one finds. A deploy that fails is always found.
 FAIL_ON = {
-    "replacement": {Effect.FAILS, Effect.DELETED, Effect.REPLACED},
+    "replacement": {Effect.FAILS, Effect.LOST, Effect.DELETED, Effect.REPLACED},
     "interruption": {Effect.FAILS, Effect.RESTARTED, Effect.INTERRUPTED, Effect.LOCKED},
     "access": {Effect.FAILS, Effect.WIDENED},
 }
@@ -64,10 +67,11 @@ class Verdict:
     is_routine: bool = False
 
     @property
-    def sort_key(self) -> tuple[int, int, str, str, str]:
+    def sort_key(self) -> tuple[int, int, bool, str, str, str]:
         return (
             self.severity,
             _ORDER.index(self.effect),
+            not self.subject.startswith(_WORST),
             self.stack,
             self.subject,
             self.change,

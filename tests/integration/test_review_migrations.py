@@ -15,7 +15,7 @@ from stacks.review.parameters import STATIC
 from stacks.review.statements import judge_statements
 from stacks.review.verdicts import Effect, Severity, Verdict
 
-DANGER, OUTAGE, _, NOTE = Severity
+DANGER, OUTAGE, RISK, NOTE = Severity
 _TIMEOUT = "SET LOCAL lock_timeout = '500ms';\n"
 
 
@@ -45,13 +45,13 @@ _STATEMENTS = (
     ),
     LabelledStatement(
         sql="ALTER TABLE users DROP COLUMN name",
-        effect=Effect.DELETED,
+        effect=Effect.LOST,
         severity=DANGER,
         words=("Not reversible", "drops the column users.name with its data", "snapshot"),
     ),
     LabelledStatement(
         sql="DROP TABLE executions",
-        effect=Effect.DELETED,
+        effect=Effect.LOST,
         severity=DANGER,
         words=("drops the table executions",),
     ),
@@ -112,21 +112,21 @@ _STATEMENTS = (
     ),
     LabelledStatement(
         sql="UPDATE users SET role = 'viewer' WHERE role IS NULL",
-        effect=Effect.DELETED,
+        effect=Effect.LOST,
         severity=DANGER,
         words=("changes or deletes rows", "writers of the same rows only"),
     ),
     LabelledStatement(
         sql="TRUNCATE executions",
-        effect=Effect.DELETED,
+        effect=Effect.LOST,
         severity=DANGER,
         words=("changes or deletes rows", "blocks readers and writers"),
     ),
     LabelledStatement(
         sql="DO $$ BEGIN DELETE FROM executions; END $$",
-        effect=Effect.DELETED,
-        severity=DANGER,
-        words=("nobody can read from outside",),
+        effect=Effect.UNKNOWN,
+        severity=RISK,
+        words=("No rule can read",),
     ),
     LabelledStatement(
         sql="ALTER TABLE nobody ADD COLUMN x text",

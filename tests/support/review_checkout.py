@@ -41,6 +41,10 @@ class ReviewCheckout:
         assert old in text, f"{path} has no {old!r}"
         file.write_text(text.replace(old, new), encoding="utf-8")
 
+    def append(self, path: str, text: str) -> None:
+        with (self.folder / path).open("a", encoding="utf-8") as file:
+            file.write(text)
+
     def write(self, path: str, text: str) -> None:
         (self.folder / path).write_text(text, encoding="utf-8")
 

@@ -8,22 +8,21 @@ other. Here it is a sentence about the data, and it fails the tests until a pers
 """
 
 import argparse
-import gzip
 import json
 import sys
 import tempfile
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
+from stacks.review import type_database
+from stacks.review.stakes import AT_STAKE, OTHER_AT_STAKE
+from stacks.review.type_database import read_replacement_effects
 from tests.support.conditions import resolve_conditions
 from tests.support.synthesis import PROJECT, Template, synthesize_audited
 from tests.synth import history
 
 RECORD = PROJECT / "tests" / "synth" / "stateful.json"
-# The CDK's database of resource types. `cdk diff` reads in it which properties are create-only.
-_TYPE_DATABASE = PROJECT / "node_modules" / "aws-cdk" / "db.json.gz"
 
 _KEEPING_POLICIES = ("Retain", "RetainExceptOnCreate")
 _STATEFUL_POLICIES = (*_KEEPING_POLICIES, "Snapshot")
@@ -31,21 +30,6 @@ _STATEFUL_POLICIES = (*_KEEPING_POLICIES, "Snapshot")
 _STATEFUL_TYPES = ("AWS::RDS::DBInstance", "AWS::SecretsManager::Secret")
 # The keys that encrypt data. The key of the alarms encrypts none.
 _STATEFUL_ALIASES = ("-database", "-recovery")
-
-_DEPENDENCY = "a retained database, which uses this resource"
-_AT_STAKE = {
-    "AWS::RDS::DBInstance": "users, workflows and executions",
-    "AWS::KMS::Key": "all data that this key encrypts: nobody can read it without the key",
-    "AWS::SecretsManager::Secret": "the password that clients use",
-    "AWS::Logs::LogGroup": "logs",
-    "AWS::RDS::DBParameterGroup": _DEPENDENCY,
-    "AWS::RDS::DBSubnetGroup": _DEPENDENCY,
-    "AWS::EC2::SecurityGroup": _DEPENDENCY,
-    "AWS::EC2::VPC": _DEPENDENCY,
-    "AWS::EC2::Subnet": _DEPENDENCY,
-    "AWS::IAM::Role": _DEPENDENCY,
-}
-_OTHER_AT_STAKE = "the content of this resource, which somebody decided to keep"
 
 _COMMAND = "make contract YES=1"
 _UNDO = f"Undo the change. If a person has decided on it, run: {_COMMAND}"
@@ -141,10 +125,10 @@ def _find_aliases(template: Template) -> dict[str, str]:
 def _build_entry(resource: dict[str, Any], alias: str | None) -> Resource:
     kind = resource["Type"]
     properties = resource.get("Properties", {})
-    effects = find_effects().get(kind)
+    effects = read_replacement_effects().get(kind)
     if effects is None:
         raise ValueError(
-            f"tests/synth/contract.py: {_TYPE_DATABASE.relative_to(PROJECT)} does not know the "
+            f"tests/synth/contract.py: {type_database.PATH.relative_to(PROJECT)} does not know the "
             f"type {kind}, so its create-only properties are unknown; upgrade aws-cdk in "
             "package.json, or give the resource no policy that keeps it"
         )
@@ -168,20 +152,6 @@ def _find_name(kind: str, properties: dict[str, Any]) -> str | None:
     role = kind.rsplit("::", maxsplit=1)[-1]
     names = (properties.get(p) for p in (f"{role}Identifier", f"{role}Name", "GroupName", "Name"))
     return next((name for name in names if isinstance(name, str)), None)
-
-
-@cache
-def find_effects() -> dict[str, dict[str, str]]:
-    """Whether a change replaces the resource ("yes", "maybe", "no"), by type and property."""
-    with gzip.open(_TYPE_DATABASE) as file:
-        entities = json.load(file)["schema"]["resource"]["entities"]
-    return {
-        entity["cloudFormationType"]: {
-            name: definition.get("causesReplacement", "no")
-            for name, definition in entity["properties"].items()
-        }
-        for entity in entities
-    }
 
 
 def compare(recorded: Record, found: Record) -> list[str]:
@@ -222,7 +192,7 @@ def _render_finding(
     address: _Address, resource: Resource, change: str, *, remedy: str = _UNDO
 ) -> str:
     name = f"'{resource['Name']}'" if resource["Name"] else "without a fixed name"
-    at_stake = _AT_STAKE.get(resource["Type"], _OTHER_AT_STAKE)
+    at_stake = AT_STAKE.get(resource["Type"], OTHER_AT_STAKE)
     return (
         f"{address.stack}: {resource['Type']} {name} ({address.logical_id}) {change}. "
         f"At stake: {at_stake}. {remedy}"

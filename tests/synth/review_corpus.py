@@ -275,6 +275,24 @@ def _promote(templates: Templates) -> None:
     del resources[logical_id]["Properties"]["SourceDBInstanceIdentifier"]
 
 
+def _tag(templates: Templates) -> None:
+    for name, template in templates.items():
+        for resource in template["Resources"].values():
+            if name.endswith("-Monitoring") and resource["Type"] == ALARM:
+                tags = resource["Properties"].setdefault("Tags", [])
+                tags.append({"Key": "costs", "Value": "database"})
+
+
+def _transform(templates: Templates) -> None:
+    next(iter(templates.values()))["Transform"] = "Macro"
+
+
+def _forget_output(templates: Templates) -> None:
+    for name, template in templates.items():
+        if name.endswith("-Network"):
+            template["Outputs"].popitem()
+
+
 def _narrow_cidr(templates: Templates) -> None:
     """An administrator's group may reach everything; now one network."""
     resources, logical_id = find(
@@ -781,6 +799,21 @@ MUTATIONS = (
         severity=NOTE,
         words=("budget fits",),
     ),
+    Mutation(
+        name="fewer tasks at most",
+        edit=edit("Pooling", "AWS::ApplicationAutoScaling::ScalableTarget", MaxCapacity=1),
+        effect=Effect.WEAKENED,
+        severity=RISK,
+        words=("Fewer tasks",),
+        others=(Effect.CHANGED,),
+    ),
+    Mutation(
+        name="no tasks",
+        edit=edit("Pooling", SERVICE, DesiredCount=0),
+        effect=Effect.INTERRUPTED,
+        severity=OUTAGE,
+        words=("no client can connect",),
+    ),
     # Others
     Mutation(
         name="another rule for generated passwords",
@@ -800,6 +833,27 @@ MUTATIONS = (
         effect=Effect.CHANGED,
         severity=NOTE,
         words=("Nobody notices",),
+    ),
+    Mutation(
+        name="a new tag on every resource of a stack",
+        edit=_tag,
+        effect=Effect.CHANGED,
+        severity=NOTE,
+        words=("adds", "costs"),
+    ),
+    Mutation(
+        name="a macro that rewrites the template",
+        edit=_transform,
+        effect=Effect.UNKNOWN,
+        severity=RISK,
+        words=("can change any resource",),
+    ),
+    Mutation(
+        name="an output that another stack may read",
+        edit=_forget_output,
+        effect=Effect.CHANGED,
+        severity=RISK,
+        words=("fails at its next deploy",),
     ),
     Mutation(
         name="a new alarm",

@@ -215,7 +215,7 @@ def test_every_kind_of_resource_that_is_kept_has_a_decision_about_its_history() 
 def test_a_guarded_property_is_one_that_cloudformation_changes_in_place(
     kind: str, name: str
 ) -> None:
-    assert contract.find_effects()[kind][name] in {"no", "maybe"}
+    assert type_database.read_replacement_effects()[kind][name] in {"no", "maybe"}
 
 
 def test_a_days_setting_that_restarts_the_copies_of_backups_fails_the_tests(

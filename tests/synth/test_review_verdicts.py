@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from stacks.review.differences import StackPair, compare
+from stacks.review.differences import CUSTOM, StackPair, compare
 from stacks.review.resources import judge_stacks
 from stacks.review.reviewing import build_pairs
+from stacks.review.stakes import is_rated
 from stacks.review.type_database import read_replacement_effects
 from stacks.review.verdicts import Effect, Severity, Verdict
 from tests.synth.review_corpus import MUTATIONS, Mutation, Templates, mutate, read_recorded
@@ -102,6 +103,16 @@ def test_no_replacement_is_called_harmless() -> None:
         assert verdict.is_found_by("replacement"), label
         if kind in ("AWS::RDS::DBInstance", "AWS::SecretsManager::Secret", "AWS::KMS::Key"):
             assert verdict.severity is Severity.DANGER, label
+
+
+def test_somebody_rated_every_type_in_the_templates() -> None:
+    kinds = {
+        str(resource["Type"])
+        for environment in ("Staging", "Production")
+        for template in _read(environment).values()
+        for resource in template["Resources"].values()
+    }
+    assert {kind for kind in kinds if not is_rated(kind) and not kind.startswith(CUSTOM)} == set()
 
 
 def test_a_type_that_nobody_rated_is_never_harmless() -> None:
