@@ -10,6 +10,7 @@ ALARM = "AWS::CloudWatch::Alarm"
 _CARRIERS = {
     "AWS::SNS::Subscription": "Alarms no longer reach this address",
     "AWS::SNS::Topic": "Alarms no longer reach anybody",
+    "AWS::RDS::EventSubscription": "Events of the databases no longer reach anybody",
     "AWS::Events::Rule": "Events of this rule no longer start anything",
     "AWS::Logs::MetricFilter": "The metric gets no values, so its alarm cannot see a fault",
     "AWS::EC2::FlowLog": "Connections of this network are no longer recorded",

@@ -184,6 +184,7 @@ def describe(logical_id: str, resource: Template) -> str:
 def find_name(kind: str, properties: dict[str, Any]) -> str | None:
     """The fixed name of a resource. Its property is DBInstanceIdentifier, RoleName or just Name."""
     role = kind.rsplit("::", maxsplit=1)[-1]
-    keys = (f"{role}Identifier", f"{role}Name", "FunctionName", "ServiceName", "Family")
+    keys = [f"{role}Identifier", f"{role}Name", "FunctionName", "ServiceName"]
+    keys += ["Family"] if role == "TaskDefinition" else []
     found = (properties.get(key) for key in (*keys, "GroupName", "AliasName", "Name"))
     return next((name for name in found if isinstance(name, str)), None)

@@ -120,7 +120,17 @@ def _judge_resource(
     yield from judge_replacement(resource, change.pair.new)
     yield from judge_protections(resource)
     yield from _judge_in_place(resource)
-    if "DependsOn" in resource.others or "Condition" in resource.others:
+    if "Condition" in resource.others:
+        yield replace(
+            _note(
+                resource,
+                f"Condition {resource.others['Condition']}",
+                "CloudFormation may create or delete it, depending on the parameters.",
+            ),
+            effect=Effect.UNKNOWN,
+            severity=Severity.OUTAGE,
+        )
+    if "DependsOn" in resource.others:
         yield _note(resource, "the order of the deploy", "Nobody notices.")
 
 
@@ -182,6 +192,9 @@ def _judge_fewer_tasks(resource: ResourceChange, changed: PropertyChange) -> Ver
 
 
 def _number(value: object) -> float:
+    """A count of tasks. Without one, scaling decides, which is more than none."""
+    if value is None:
+        return float("inf")
     try:
         return float(str(value))
     except ValueError:

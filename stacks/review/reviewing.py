@@ -7,12 +7,14 @@ from pathlib import Path
 
 from stacks.review.assets import find_new_images, judge_assets, read_dockerfiles
 from stacks.review.base import Base, find_base
+from stacks.review.costs import read_regions
 from stacks.review.differences import StackPair, Template, compare
 from stacks.review.migration_files import (
     MigrationChanges,
     find_migration_changes,
     find_taken_versions,
 )
+from stacks.review.monthly_cost import judge_costs
 from stacks.review.replacements import build_revision
 from stacks.review.resources import judge_stacks, merge
 from stacks.review.services import judge_services
@@ -43,6 +45,7 @@ def review(project: Path, base_name: str) -> Review:
         try:
             new = finish_synth(synth, folder)
             verdicts = judge_templates(old, new)
+            verdicts += judge_costs(old, new, read_regions(folder))
             verdicts += _judge_files(base, old, new, folder)
             verdicts += _judge_migrations(base, migrations)
             answers = finish_measurement(measurement)

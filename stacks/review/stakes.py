@@ -22,7 +22,12 @@ AT_STAKE = {
 OTHER_AT_STAKE = "the content of this resource, which somebody decided to keep"
 
 _STATEFUL_POLICIES = ("Retain", "RetainExceptOnCreate", "Snapshot")
-_STATEFUL_TYPES = (DATABASE, "AWS::KMS::Key", "AWS::SecretsManager::Secret")
+_STATEFUL_TYPES = (
+    DATABASE,
+    "AWS::KMS::Key",
+    "AWS::S3::Bucket",
+    "AWS::SecretsManager::Secret",
+)
 
 # The people and programs that notice when a resource is replaced or deleted.
 _CLIENTS = "Clients of PgBouncer cannot connect until the new resource works"
@@ -46,6 +51,8 @@ _NOTICED: dict[str, tuple[Severity, str]] = {
     "AWS::Logs::MetricFilter": (Severity.NOTE, "Its metric gets no values meanwhile"),
     "AWS::RDS::DBParameterGroup": (Severity.OUTAGE, _INSTANCES),
     "AWS::RDS::DBSubnetGroup": (Severity.OUTAGE, _INSTANCES),
+    "AWS::RDS::EventSubscription": (Severity.RISK, "Events that come meanwhile reach nobody"),
+    "AWS::S3::BucketPolicy": (Severity.RISK, _DEPLOYS),
     "AWS::SNS::TopicPolicy": (Severity.RISK, "Alarms may not be delivered meanwhile"),
     "AWS::SecretsManager::RotationSchedule": (
         Severity.RISK,

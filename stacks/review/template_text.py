@@ -4,6 +4,9 @@ import json
 import re
 from typing import Any
 
+from stacks.review.conditions import resolve_conditions
+from stacks.review.differences import ReviewError
+
 _ASSET_HASH = re.compile(r"[0-9a-f]{64}")
 _MASK = re.compile(r"ASSET[0-9]+")
 
@@ -32,9 +35,13 @@ def read_comparable(text: str) -> dict[str, Any]:
 
     The masks of assets are numbered in order of appearance, so one new asset would change the masks
     of others. A change of an asset is found in its files instead (stacks/review/assets.py). The
-    metadata holds paths only, which depend on how the synth was started.
+    metadata holds paths only, which depend on how the synth was started. Conditions have the values
+    of the parameters' defaults. Raises ReviewError if a condition is not understood.
     """
-    template = json.loads(_MASK.sub("ASSET", text))
+    try:
+        template = resolve_conditions(json.loads(_MASK.sub("ASSET", text)))
+    except (KeyError, ValueError) as error:
+        raise ReviewError(f"a template cannot be read: {error}") from None
     for resource in template.get("Resources", {}).values():
         resource.pop("Metadata", None)
     return template

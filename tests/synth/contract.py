@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
 from stacks.review import type_database
+from stacks.review.conditions import resolve_conditions
 from stacks.review.stakes import AT_STAKE, OTHER_AT_STAKE
 from stacks.review.type_database import read_replacement_effects
-from tests.support.conditions import resolve_conditions
 from tests.support.synthesis import PROJECT, Template, synthesize_audited
 from tests.synth import history
 

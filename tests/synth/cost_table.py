@@ -5,8 +5,8 @@
 
 from pathlib import Path
 
+from stacks.review.costs import Bill, find_bills, read_prices, read_regions
 from tests.support.synthesis import PROJECT, Synthesis
-from tests.synth.costs import Bill, find_bills, read_prices
 
 DESIGN = PROJECT / "docs" / "design.md"
 
@@ -17,7 +17,9 @@ _END = "\n<!-- end of the table -->\n"
 def build_table(synthesis: Synthesis) -> str:
     """The table that the templates and the price list give."""
     content = read_prices()
-    return _render(find_bills(synthesis, content), content["date"])
+    return _render(
+        find_bills(synthesis.templates, read_regions(synthesis.folder), content), content["date"]
+    )
 
 
 def _render(bills: dict[tuple[str, str], Bill], date: str) -> str:

@@ -65,6 +65,6 @@ def find_unknown_types(templates: dict[str, Template]) -> list[str]:
     }
     return [
         f"tests/synth/priced_types.py: {kind} is neither in PRICED nor in FREE; add it, and if it "
-        "costs money, add its price to docs/prices.json and a line to tests/synth/costs.py"
+        "costs money, add its price to docs/prices.json and a line to stacks/review/costs.py"
         for kind in sorted(kinds - PRICED - FREE)
     ]

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from stacks.environments import PRODUCTION
+from stacks.review import type_database
 from tests.support.synthesis import Synthesis, Template
 from tests.support.templates import build_templates
 from tests.synth import contract, history

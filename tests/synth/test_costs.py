@@ -6,11 +6,11 @@ from datetime import date
 import pytest
 
 from stacks.environments import ENVIRONMENTS, PRODUCTION, STAGING
+from stacks.review.costs import HOURS, Bill, find_bills, read_prices, read_regions
 from stacks.settings import names
 from tests.support.synthesis import Synthesis
 from tests.support.templates import find
 from tests.synth.cost_table import DESIGN, build_table, read_table, replace_table
-from tests.synth.costs import HOURS, Bill, find_bills, read_prices
 from tests.synth.priced_types import find_unknown_types
 
 _ENDPOINTS = "Interface VPC endpoints"
@@ -21,7 +21,7 @@ def _find_amounts(synthesis: Synthesis) -> dict[tuple[str, str], Bill]:
     content = read_prices()
     for price in content["prices"].values():
         price |= {region: 1 for region in price if region != "offer"}
-    return find_bills(synthesis, content)
+    return find_bills(synthesis.templates, read_regions(synthesis.folder), content)
 
 
 def test_the_table_of_costs_follows_from_the_templates_and_the_price_list(

@@ -11,10 +11,10 @@ import pytest
 
 from stacks.constructs.promotion_switch import PARAMETER
 from stacks.environments import PRODUCTION
+from stacks.review.conditions import resolve_conditions
 from stacks.settings import names
 from stacks.settings.environment import EnvironmentSettings
 from tests.support.audited_app import ACCOUNT
-from tests.support.conditions import resolve_conditions
 from tests.support.documents import read_documents
 from tests.support.synthesis import Template
 from tests.support.templates import build_once, build_templates, each_environment, find, only

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from stacks.environments import PRODUCTION, STAGING
+from stacks.review.monthly_cost import judge_costs
 from stacks.review.reviewing import judge_templates
 from stacks.review.synthesizing import make_comparable
 from stacks.review.verdicts import Effect, Severity, Verdict
@@ -16,13 +17,22 @@ from tests.support.synthesis import Template
 from tests.support.templates import build_once, build_templates
 
 
-def _review(settings: EnvironmentSettings, **changes: Any) -> list[Verdict]:  # noqa: ANN401
-    def rename(templates: dict[str, Template]) -> dict[str, Template]:
-        return {names.stack(settings, role): template for role, template in templates.items()}
+def _build(
+    settings: EnvironmentSettings,
+    **changes: Any,  # noqa: ANN401
+) -> tuple[dict[str, Template], dict[str, Template]]:
+    """The templates before and after, by the stacks' names."""
+    before = build_once(settings.name, is_recovery_promoted=False)
+    after = build_templates(replace(settings, **changes))
+    old, new = (
+        {names.stack(settings, role): template for role, template in templates.items()}
+        for templates in (before, after)
+    )
+    return {name: make_comparable(template) for name, template in old.items()}, new
 
-    old = rename(build_once(settings.name, is_recovery_promoted=False))
-    new = rename(build_templates(replace(settings, **changes)))
-    return judge_templates({name: make_comparable(old[name]) for name in old}, new)
+
+def _review(settings: EnvironmentSettings, **changes: Any) -> list[Verdict]:  # noqa: ANN401
+    return judge_templates(*_build(settings, **changes))
 
 
 @pytest.mark.parametrize(
@@ -51,10 +61,10 @@ def _review(settings: EnvironmentSettings, **changes: Any) -> list[Verdict]:  # 
         ),
         (
             PRODUCTION,
-            lambda s: {"is_deletion_protected": True, "storage_gib": s.storage_gib + 100},
-            Effect.STRENGTHENED,  # the alarms of free storage follow from the size
+            lambda s: {"backup_window": "01:00-01:30"},
+            Effect.CHANGED,
             Severity.NOTE,
-            "",
+            "No downtime",
         ),
         (
             STAGING,
@@ -91,6 +101,30 @@ def test_a_reference_to_a_replaced_resource_is_no_change_of_its_own() -> None:
     replaced = [one.subject for one in verdicts if one.effect is Effect.REPLACED]
     assert any(subject.startswith("EC2::SecurityGroup ") for subject in replaced)
     assert not any(subject.startswith("EC2::SecurityGroupIngress") for subject in replaced)
+
+
+def test_another_class_costs_less_in_one_region() -> None:
+    old, new = _build(PRODUCTION, instance_class=STAGING.instance_class)
+    regions = {
+        name: (PRODUCTION.recovery if "Recovery" in name else PRODUCTION.primary).name
+        for name in new
+    }
+    (verdict,) = judge_costs(old, new, regions)
+    assert verdict.environment == "production"
+    assert verdict.change.startswith("in us-east-1: USD ")
+    assert verdict.consequence.startswith("Database instances ")
+    assert list(judge_costs(old, old, regions)) == []
+
+
+def test_a_class_without_a_price_is_told() -> None:
+    old, new = _build(PRODUCTION)
+    for template in new.values():
+        for resource in template["Resources"].values():
+            if resource["Type"] == "AWS::RDS::DBInstance":
+                resource["Properties"]["DBInstanceClass"] = "db.x9.huge"
+    (verdict,) = judge_costs(old, new, dict.fromkeys(new, PRODUCTION.primary.name))
+    assert verdict.effect is Effect.UNKNOWN
+    assert "docs/prices.json" in verdict.consequence
 
 
 def test_no_setting_is_changed_and_nothing_is_said() -> None:

@@ -14,10 +14,10 @@ from db.migrations import read_migrations
 from db.pgbouncer import render_ini
 from stacks.constructs import pgbouncer_task
 from stacks.environments import ENVIRONMENTS, PRODUCTION, STAGING
+from stacks.review.conditions import resolve_conditions
 from stacks.settings import names
 from stacks.settings.environment import EnvironmentSettings
 from tests.support.audited_app import ACCOUNT
-from tests.support.conditions import resolve_conditions
 from tests.support.synthesis import CONTEXT, Synthesis, Template, run_cdk
 from tests.support.templates import build_templates, each_environment, find, only
 

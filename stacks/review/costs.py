@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from stacks.environments import ENVIRONMENTS
+from stacks.review.conditions import resolve_conditions
+from stacks.review.differences import Template
 from stacks.settings import names
-from tests.support.conditions import resolve_conditions
-from tests.support.synthesis import PROJECT, Synthesis, Template
-from tests.support.templates import find
 
-PRICES = PROJECT / "docs" / "prices.json"
+PRICES = Path(__file__).resolve().parents[2] / "docs" / "prices.json"
 HOURS = 730  # of an average month
 _FUNCTION_GB = 0.125  # Lambda's default
 _INSTANCE = "AWS::RDS::DBInstance"
@@ -47,7 +46,7 @@ class PriceList:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Resources:
+class PricedResources:
     """All resources of one environment, by region."""
 
     templates: dict[str, list[Template]]
@@ -71,31 +70,48 @@ class Resources:
         return storage
 
 
+def find(template: Template, kind: str) -> dict[str, Properties]:
+    """The properties of every resource of a type, by logical id."""
+    return {
+        name: resource.get("Properties", {})
+        for name, resource in template["Resources"].items()
+        if resource["Type"] == kind
+    }
+
+
 def read_prices(path: Path = PRICES) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def find_bills(synthesis: Synthesis, content: dict[str, Any]) -> dict[tuple[str, str], Bill]:
-    """The bill of each environment in each region, at the prices of the content."""
-    regions = _read_regions(synthesis.folder)
+def find_bills(
+    all_templates: dict[str, Template], regions: dict[str, str], content: dict[str, Any]
+) -> dict[tuple[str, str], Bill]:
+    """The bill of each environment in each region, at the prices of the content.
+
+    `regions` has the region of each stack. An environment without templates has no bill. Raises
+    ValueError if there is no price.
+    """
     bills: dict[tuple[str, str], Bill] = {}
     for settings in ENVIRONMENTS:
         templates: dict[str, list[Template]] = {
             settings.primary.name: [],
             settings.recovery.name: [],
         }
-        for name, template in synthesis.templates.items():
+        for name, template in all_templates.items():
             if name.startswith(names.stack(settings, "")):
                 # A promotion changes properties by conditions. The table is about the time before.
                 templates[regions[name]].append(resolve_conditions(template))
-        resources = Resources(templates=templates)
+        if not any(templates.values()):
+            continue
+        resources = PricedResources(templates=templates)
         for region in templates:
             prices = PriceList(region=region, content=content)
             bills[settings.name, region] = _find_bill(resources, prices)
     return bills
 
 
-def _read_regions(folder: Path) -> dict[str, str]:
+def read_regions(folder: Path) -> dict[str, str]:
+    """The region of each stack, from the manifest of a synth."""
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     return {
         name: artifact["environment"].rpartition("/")[2]
@@ -104,7 +120,7 @@ def _read_regions(folder: Path) -> dict[str, str]:
     }
 
 
-def _find_bill(resources: Resources, prices: PriceList) -> Bill:
+def _find_bill(resources: PricedResources, prices: PriceList) -> Bill:
     region = prices.region
     instances = list(resources.find(region, _INSTANCE))
     zones = sum(
@@ -176,7 +192,7 @@ def _price_insights(instances: list[Properties], prices: PriceList) -> float:
     return cpus * HOURS * prices.price("Database Insights advanced, vCPU-hour")
 
 
-def _price_backups(resources: Resources, prices: PriceList) -> float:
+def _price_backups(resources: PricedResources, prices: PriceList) -> float:
     """RDS charges for backups beyond the size of the instances, and for copies from their start."""
     daily_share = prices.assume("share of the storage that changes in a day")
     shares = 0.0
@@ -189,7 +205,7 @@ def _price_backups(resources: Resources, prices: PriceList) -> float:
     return shares * resources.storage_gb * prices.price("database backup, GB-month")
 
 
-def _price_transfer(resources: Resources, prices: PriceList) -> float:
+def _price_transfer(resources: PricedResources, prices: PriceList) -> float:
     """What changes is sent to a replica of the other region, and to the copy of the backups."""
     copies = 0
     for region in resources.templates:
@@ -209,7 +225,7 @@ def _price_transfer(resources: Resources, prices: PriceList) -> float:
 # Tasks
 
 
-def _price_tasks(resources: Resources, prices: PriceList) -> float:
+def _price_tasks(resources: PricedResources, prices: PriceList) -> float:
     total = 0.0
     for template in resources.templates[prices.region]:
         for service in find(template, _SERVICE).values():
@@ -230,7 +246,7 @@ def _count_tasks(template: Template, service: Properties) -> int:
     return max(minimums) if minimums else int(service["DesiredCount"])
 
 
-def _price_balancers(resources: Resources, prices: PriceList) -> float:
+def _price_balancers(resources: PricedResources, prices: PriceList) -> float:
     hourly = 0.0
     for template in resources.templates[prices.region]:
         tasks = sum(_count_tasks(template, s) for s in find(template, _SERVICE).values())
@@ -241,7 +257,7 @@ def _price_balancers(resources: Resources, prices: PriceList) -> float:
     return HOURS * hourly
 
 
-def _price_functions(resources: Resources, prices: PriceList) -> float:
+def _price_functions(resources: PricedResources, prices: PriceList) -> float:
     runs = 0.0
     for rule in resources.find(prices.region, "AWS::Events::Rule"):
         if "ScheduleExpression" in rule and rule["State"] == "ENABLED":
@@ -255,14 +271,16 @@ def _price_functions(resources: Resources, prices: PriceList) -> float:
 def _read_minutes(schedule: str) -> int:
     rate = re.fullmatch(r"rate\((\d+) (minute|hour|day)s?\)", schedule)
     if rate is None:
-        raise ValueError(f"tests/synth/costs.py: the schedule {schedule} is not read; add its form")
+        raise ValueError(
+            f"stacks/review/costs.py: the schedule {schedule} is not read; add its form"
+        )
     return int(rate[1]) * {"minute": 1, "hour": 60, "day": 24 * 60}[rate[2]]
 
 
 # Secrets, metrics and logs
 
 
-def _count_secrets(resources: Resources, region: str) -> int:
+def _count_secrets(resources: PricedResources, region: str) -> int:
     copies = [
         copy
         for secret in resources.find_everywhere("AWS::SecretsManager::Secret")
@@ -272,7 +290,7 @@ def _count_secrets(resources: Resources, region: str) -> int:
     return len(list(resources.find(region, "AWS::SecretsManager::Secret"))) + len(copies)
 
 
-def _count_alarm_metrics(resources: Resources, region: str) -> int:
+def _count_alarm_metrics(resources: PricedResources, region: str) -> int:
     """An alarm on an expression costs as much as the metrics in it."""
     return sum(
         sum("MetricStat" in metric for metric in alarm["Metrics"]) if "Metrics" in alarm else 1
@@ -280,7 +298,7 @@ def _count_alarm_metrics(resources: Resources, region: str) -> int:
     )
 
 
-def _find_own_metrics(resources: Resources, region: str) -> set[str]:
+def _find_own_metrics(resources: PricedResources, region: str) -> set[str]:
     """The metrics of this project that the region's alarms, dashboards and filters name."""
     text = json.dumps(resources.templates[region], sort_keys=True).replace("\\", "")
     in_dashboards = re.findall(r'"CloudFlow/\w+", ?"(\w+)"(?!:)', text)
@@ -288,7 +306,7 @@ def _find_own_metrics(resources: Resources, region: str) -> set[str]:
     return {*in_dashboards, *elsewhere}
 
 
-def _price_logs(resources: Resources, prices: PriceList) -> float:
+def _price_logs(resources: PricedResources, prices: PriceList) -> float:
     total = 0.0
     for group in resources.find(prices.region, "AWS::Logs::LogGroup"):
         months = float(group["RetentionInDays"]) * 24 / HOURS
