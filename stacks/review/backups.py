@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from stacks.review.differences import ResourceChange, ValueChange
+from stacks.review.history import find_reasons, list_guarded
 from stacks.review.verdicts import Effect, Severity, Verdict
 
 _KEEPING = ("Retain", "RetainExceptOnCreate")
@@ -60,6 +61,8 @@ _PROTECTIONS = {
         "A key that is deleted by mistake is gone sooner",
     ),
 }
+# stacks/review/instances.py says more about it.
+_JUDGED_ELSEWHERE = ("EngineVersion",)
 _POLICIES = {
     "DeletionPolicy": "when the stack is deleted or the resource leaves the template",
     "UpdateReplacePolicy": "when an update replaces it",
@@ -67,12 +70,17 @@ _POLICIES = {
 
 
 def judge_protections(change: ResourceChange) -> Iterator[Verdict]:
+    guarded = set(list_guarded())
     for changed in change.properties:
         protection = _PROTECTIONS.get(changed.name)
-        if protection is None:
-            continue
-        before, after = protection.rank(changed.old), protection.rank(changed.new)
-        if after != before:
+        before, after = (
+            protection.rank(value) if protection else 0 for value in (changed.old, changed.new)
+        )
+        if (after == before or not protection) and (change.kind, changed.name) in guarded:
+            if changed.name not in _JUDGED_ELSEWHERE:
+                reason = find_reasons(change.kind)[changed.name]
+                yield _build(change, str(changed), f"{reason}.", is_weaker=True)
+        elif protection and after != before:
             yield _build(change, str(changed), protection.weaker + ".", is_weaker=after < before)
     for name, occasion in _POLICIES.items():
         if name in change.others:

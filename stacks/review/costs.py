@@ -2,15 +2,15 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stacks.environments import ENVIRONMENTS
 from stacks.review.conditions import resolve_conditions
 from stacks.review.differences import Template
 from stacks.settings import names
+from stacks.settings.environment import EnvironmentSettings
 
 PRICES = Path(__file__).resolve().parents[2] / "docs" / "prices.json"
 HOURS = 730  # of an average month
@@ -84,7 +84,10 @@ def read_prices(path: Path = PRICES) -> dict[str, Any]:
 
 
 def find_bills(
-    all_templates: dict[str, Template], regions: dict[str, str], content: dict[str, Any]
+    all_templates: dict[str, Template],
+    regions: dict[str, str],
+    content: dict[str, Any],
+    environments: Sequence[EnvironmentSettings],
 ) -> dict[tuple[str, str], Bill]:
     """The bill of each environment in each region, at the prices of the content.
 
@@ -92,7 +95,7 @@ def find_bills(
     ValueError if there is no price.
     """
     bills: dict[tuple[str, str], Bill] = {}
-    for settings in ENVIRONMENTS:
+    for settings in environments:
         templates: dict[str, list[Template]] = {
             settings.primary.name: [],
             settings.recovery.name: [],

@@ -13,12 +13,15 @@ def judge_costs(
     old: dict[str, Template], new: dict[str, Template], regions: dict[str, str]
 ) -> Iterator[Verdict]:
     """A verdict for each environment and region whose cost changes. `regions` is of the stacks."""
-    content = read_prices()
+    # A wrong setting raises at this import. By now, the synth has accepted the settings.
+    from stacks.environments import ENVIRONMENTS  # noqa: PLC0415
+
     known = {name: template for name, template in old.items() if name in regions}
     try:
-        before = find_bills(known, regions, content)
-        after = find_bills(new, regions, content)
-    except (ValueError, KeyError) as error:
+        content = read_prices()
+        before = find_bills(known, regions, content, ENVIRONMENTS)
+        after = find_bills(new, regions, content, ENVIRONMENTS)
+    except (OSError, ValueError, KeyError) as error:
         yield _build(
             "all environments",
             Effect.UNKNOWN,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.support.synthesis import PROJECT
 
-_FILES = ("app.py", "cdk.json", ".gitignore")
+_FILES = ("app.py", "cdk.json", ".gitignore", "docs/prices.json")
 _FOLDERS = ("db", "stacks", "tests/synth/snapshots")
 _LINKED = (".venv", "node_modules")
 
@@ -63,7 +63,8 @@ class ReviewCheckout:
 def make_checkout(folder: Path) -> ReviewCheckout:
     """Copy the project's files, and commit them as main."""
     for name in _FILES:
-        shutil.copy2(PROJECT / name, folder)
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copy2(PROJECT / name, folder / name)
     for name in _FOLDERS:
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(PROJECT / name, folder / name, ignore=ignored)

@@ -2,7 +2,7 @@
 
 The record is tests/synth/stateful.json. If a construct id, a name or a create-only property
 changes, CloudFormation replaces the resource with an empty one. Other properties change in place
-and lose history, such as backups (tests/synth/history.py). In a diff such a change looks like any
+and lose history, such as backups (stacks/review/history.py). In a diff such a change looks like any
 other. Here it is a sentence about the data, and it fails the tests until a person runs
 `make contract YES=1`.
 """
@@ -15,12 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
-from stacks.review import type_database
+from stacks.review import history, type_database
 from stacks.review.conditions import resolve_conditions
 from stacks.review.stakes import AT_STAKE, OTHER_AT_STAKE
 from stacks.review.type_database import read_replacement_effects
 from tests.support.synthesis import PROJECT, Template, synthesize_audited
-from tests.synth import history
 
 RECORD = PROJECT / "tests" / "synth" / "stateful.json"
 

@@ -5,6 +5,7 @@
 
 from pathlib import Path
 
+from stacks.environments import ENVIRONMENTS
 from stacks.review.costs import Bill, find_bills, read_prices, read_regions
 from tests.support.synthesis import PROJECT, Synthesis
 
@@ -18,7 +19,8 @@ def build_table(synthesis: Synthesis) -> str:
     """The table that the templates and the price list give."""
     content = read_prices()
     return _render(
-        find_bills(synthesis.templates, read_regions(synthesis.folder), content), content["date"]
+        find_bills(synthesis.templates, read_regions(synthesis.folder), content, ENVIRONMENTS),
+        content["date"],
     )
 
 

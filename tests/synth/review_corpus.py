@@ -716,6 +716,25 @@ MUTATIONS = (
         others=(Effect.WEAKENED,),
     ),
     Mutation(
+        name="copies of backups in another region",
+        edit=_primary(AutomaticBackupReplicationRegion="eu-west-1"),
+        effect=Effect.WEAKENED,
+        severity=RISK,
+        words=("could not go back beyond that moment", "start"),
+    ),
+    Mutation(
+        name="no copy of a secret in the recovery region",
+        edit=edit(
+            "Database",
+            "AWS::SecretsManager::Secret",
+            lambda p: "ReplicaRegions" in p,
+            ReplicaRegions=[],
+        ),
+        effect=Effect.WEAKENED,
+        severity=RISK,
+        words=("PgBouncer cannot start there",),
+    ),
+    Mutation(
         name="no copies of backups in the other region",
         edit=_primary(AutomaticBackupReplicationRegion=None),
         effect=Effect.WEAKENED,

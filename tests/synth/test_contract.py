@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from stacks.environments import PRODUCTION
-from stacks.review import type_database
+from stacks.review import history, type_database
 from tests.support.synthesis import Synthesis, Template
 from tests.support.templates import build_templates
-from tests.synth import contract, history
+from tests.synth import contract
 
 PRIMARY = "CloudFlow-Production-Database"
 RECOVERY = "CloudFlow-Production-Recovery"
@@ -208,7 +208,7 @@ def test_a_key_that_would_serve_less_is_reported(
 
 
 def test_every_kind_of_resource_that_is_kept_has_a_decision_about_its_history() -> None:
-    with pytest.raises(ValueError, match=r"^tests/synth/history\.py: AWS::X::Y has no entry; add "):
+    with pytest.raises(ValueError, match=r"^stacks/review/history\.py: AWS::X::Y has no entry"):
         history.find_reasons("AWS::X::Y")
 
 

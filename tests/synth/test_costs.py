@@ -21,7 +21,8 @@ def _find_amounts(synthesis: Synthesis) -> dict[tuple[str, str], Bill]:
     content = read_prices()
     for price in content["prices"].values():
         price |= {region: 1 for region in price if region != "offer"}
-    return find_bills(synthesis.templates, read_regions(synthesis.folder), content)
+    regions = read_regions(synthesis.folder)
+    return find_bills(synthesis.templates, regions, content, ENVIRONMENTS)
 
 
 def test_the_table_of_costs_follows_from_the_templates_and_the_price_list(

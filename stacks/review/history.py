@@ -86,7 +86,7 @@ def find_reasons(kind: str) -> dict[str, str]:
     """The properties of a type whose change loses history, with the reason for each."""
     if kind not in _REASONS:
         raise ValueError(
-            f"tests/synth/history.py: {kind} has no entry; add it with the properties whose change "
-            "would lose what the resource keeps, or with none"
+            f"stacks/review/history.py: {kind} has no entry; add it with the properties whose "
+            "change would lose what the resource keeps, or with none"
         )
     return _REASONS[kind]
