@@ -18,7 +18,9 @@ _CARRIERS = {
 KINDS = {ALARM, *_CARRIERS}
 
 _SLOWER = ("DatapointsToAlarm", "EvaluationPeriods", "Period")
+_TEXTS = ("AlarmDescription", "AlarmName", "Tags")
 _ACTIONS = ("AlarmActions", "InsufficientDataActions", "OKActions")
+_COMPARED = ("ActionsEnabled", "Threshold", "TreatMissingData", *_SLOWER, *_TEXTS, *_ACTIONS)
 
 
 def judge_alarm(change: ResourceChange) -> Iterator[Verdict]:
@@ -28,17 +30,31 @@ def judge_alarm(change: ResourceChange) -> Iterator[Verdict]:
         return
     if change.old is None:
         return
+    if change.kind == ALARM:
+        yield from _judge_properties(change)
+        return
     for changed in change.properties:
-        if change.kind == ALARM:
-            yield _judge_property(change, changed)
-        elif changed.name == "State":
+        if changed.name == "State":
             is_off = changed.new == "DISABLED"
             yield _build(change, str(changed), _CARRIERS[change.kind], is_weaker=is_off)
 
 
-def _judge_property(  # noqa: PLR0911 (one return a property)
-    change: ResourceChange, changed: PropertyChange
-) -> Verdict:
+def _judge_properties(change: ResourceChange) -> Iterator[Verdict]:
+    """If the metric changes, no rule can compare the rest. That makes one verdict."""
+    is_other_metric = any(changed.name not in _COMPARED for changed in change.properties)
+    if is_other_metric:
+        yield _build(
+            change,
+            "; ".join(str(one) for one in change.properties if one.name not in _TEXTS),
+            "It measures something else. Check that it still notices the fault",
+            is_weaker=True,
+        )
+    for changed in change.properties:
+        if not is_other_metric or changed.name in _TEXTS:
+            yield _judge_property(change, changed)
+
+
+def _judge_property(change: ResourceChange, changed: PropertyChange) -> Verdict:
     match changed.name:
         case "Threshold":
             return _judge_threshold(change, changed)
@@ -58,22 +74,14 @@ def _judge_property(  # noqa: PLR0911 (one return a property)
             return _build(
                 change, str(changed), "It no longer tells this receiver", is_weaker=bool(lost)
             )
-        case "AlarmDescription" | "AlarmName" | "Tags":
-            return Verdict(
-                environment=change.environment,
-                stack=change.stack,
-                subject=change.subject,
-                effect=Effect.CHANGED,
-                severity=Severity.NOTE,
-                change=str(changed),
-                consequence="The alarm says something else. It notices the same faults.",
-            )
-    # Another metric, statistic or comparison: no rule can tell whether that is weaker.
-    return _build(
-        change,
-        str(changed),
-        "It measures something else. Check that it still notices the fault",
-        is_weaker=True,
+    return Verdict(
+        environment=change.environment,
+        stack=change.stack,
+        subject=change.subject,
+        effect=Effect.CHANGED,
+        severity=Severity.NOTE,
+        change=str(changed),
+        consequence="The alarm says something else. It notices the same faults.",
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from stacks.review.differences import Template, describe
+from stacks.review.differences import StackPair, Template, describe
 from stacks.review.stakes import TASK
 from stacks.review.verdicts import Effect, Severity, Verdict
 
@@ -54,19 +54,20 @@ def read_dockerfiles(folder: Path) -> dict[str, str]:
 
 def judge_assets(
     project: Path,
-    environment: str,
-    stack: str,
+    pair: StackPair,
     template: Template,
     *,
     dockerfiles: dict[str, str],
     changed_files: Iterable[str],
 ) -> Iterator[Verdict]:
-    """A verdict for each function and task definition whose files changed.
+    """A verdict for each function and task definition whose files changed, and that is not new.
 
-    `template` has its asset hashes. `changed_files` are relative to the project.
+    `template` is the new one, with its asset hashes. `changed_files` are relative to the project.
     """
     changed = [PurePosixPath(name) for name in changed_files]
     for logical_id, resource in template.get("Resources", {}).items():
+        if logical_id not in pair.old["Resources"]:
+            continue
         if resource["Type"] == _FUNCTION:
             files, text = list(_find_function_files(resource, changed)), _FUNCTION_TEXT
         elif resource["Type"] == TASK:
@@ -76,8 +77,8 @@ def judge_assets(
             continue
         if files:
             yield Verdict(
-                environment=environment,
-                stack=stack,
+                environment=pair.environment,
+                stack=pair.stack,
                 subject=describe(logical_id, resource),
                 effect=Effect.CHANGED,
                 severity=Severity.NOTE,

@@ -1,6 +1,7 @@
 """Backups and protections that get weaker or stronger."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from stacks.review.differences import ResourceChange, ValueChange
@@ -8,7 +9,7 @@ from stacks.review.history import find_reasons, list_guarded
 from stacks.review.verdicts import Effect, Severity, Verdict
 
 _KEEPING = ("Retain", "RetainExceptOnCreate")
-_RANKS = {"Delete": 0, None: 0, "Snapshot": 1, "RetainExceptOnCreate": 2, "Retain": 3}
+_RANKS = {"Delete": 0, None: 0, "Snapshot": 1, "RetainExceptOnCreate": 2, "Retain": 2}
 
 
 class _Protection(NamedTuple):
@@ -89,6 +90,12 @@ def judge_protections(change: ResourceChange) -> Iterator[Verdict]:
 
 def _judge_policy(change: ResourceChange, name: str, occasion: str, policy: ValueChange) -> Verdict:
     is_weaker = _RANKS.get(policy.new, 0) < _RANKS.get(policy.old, 0)
+    if _RANKS.get(policy.new, 0) == _RANKS.get(policy.old, 0):
+        return replace(
+            _build(change, f"{name} {policy}", "", is_weaker=False),
+            effect=Effect.CHANGED,
+            consequence="It makes a difference only if the creation of the resource fails.",
+        )
     effect = "keeps" if policy.new in _KEEPING else "no longer keeps"
     if policy.new == "Snapshot":
         effect = "takes a snapshot of and deletes"

@@ -78,8 +78,12 @@ class ResourceChange:
 
 @dataclass(frozen=True, kw_only=True)
 class StackPair:
-    """A stack's template in the base and in the working tree. Empty: the stack is not there."""
+    """A stack's template in the base and in the working tree. Empty: the stack is not there.
 
+    `name` is the stack's whole name, and `stack` its role, such as Database.
+    """
+
+    name: str
     environment: str
     stack: str
     old: Template

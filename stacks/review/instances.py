@@ -191,6 +191,11 @@ def _judge_property(change: ResourceChange, changed: PropertyChange, timing: Tim
         )
     if changed.name == _SOURCE:
         first = "Read docs/runbook.md about the loss of a region. A promotion cannot be undone."
+    if changed.name == "EngineVersion" and changed.old is None:
+        consequence = (
+            "From now on the template names the version. If RDS runs it already, nothing "
+            f"happens. {consequence}"
+        )
     if changed.name == "EngineVersion":
         first = "Take a snapshot. Upgrade the replicas first."
     return Verdict(

@@ -64,6 +64,7 @@ _INTERRUPTING = {
 }
 _COUNTS = {"DesiredCount", "MaxCapacity", "MinCapacity"}
 _FOLDED = 4  # so many resources with the same change make one line
+_FOLDABLE = {Effect.CHANGED, Effect.STRENGTHENED, Effect.WEAKENED}
 _NEW_PASSWORD = (
     "Secrets Manager generates a new password. Whoever keeps the old one cannot log in any more"
 )
@@ -304,10 +305,10 @@ def _fold_revisions(verdicts: list[Verdict]) -> Iterator[Verdict]:
 
 
 def _fold_equal(verdicts: Iterable[Verdict]) -> Iterator[Verdict]:
-    """One verdict for a harmless change that many resources share, such as a new tag."""
+    """One verdict for a change in place that many resources share, such as a new tag."""
     groups: dict[tuple[str, str, str, str], list[Verdict]] = {}
     for verdict in verdicts:
-        if verdict.effect is Effect.CHANGED and verdict.severity is Severity.NOTE:
+        if verdict.effect in _FOLDABLE:
             key = (verdict.environment, verdict.stack, verdict.change, verdict.consequence)
             groups.setdefault(key, []).append(verdict)
         else:

@@ -44,9 +44,11 @@ def review(project: Path, base_name: str) -> Review:
         measurement = start_measurement(project, migrations.applied, migrations.new)
         try:
             new = finish_synth(synth, folder)
-            verdicts = judge_templates(old, new)
-            verdicts += judge_costs(old, new, read_regions(folder))
-            verdicts += _judge_files(base, old, new, folder)
+            comparable = {name: make_comparable(template) for name, template in new.items()}
+            pairs = build_pairs(old, comparable)
+            verdicts = judge_stacks(compare(pairs))
+            verdicts += judge_costs(old, comparable, read_regions(folder))
+            verdicts += _judge_files(base, pairs, new, folder)
             verdicts += _judge_migrations(base, migrations)
             answers = finish_measurement(measurement)
             verdicts += judge_statements(migrations.new, answers)
@@ -58,45 +60,40 @@ def review(project: Path, base_name: str) -> Review:
     return Review(base=base, verdicts=merge(verdicts))
 
 
-def judge_templates(old: dict[str, Template], new: dict[str, Template]) -> list[Verdict]:
-    """The verdicts on the templates. `new` has its asset hashes."""
-    comparable = {name: make_comparable(template) for name, template in new.items()}
-    return judge_stacks(compare(build_pairs(old, comparable)))
-
-
 def build_pairs(old: dict[str, Template], new: dict[str, Template]) -> list[StackPair]:
     """A pair for each stack that differs."""
     pairs: list[StackPair] = []
     for name in sorted(old.keys() | new.keys()):
         environment, _, role = name.removeprefix(_PREFIX).partition("-")
         before, after = ({"Resources": {}} | templates.get(name, {}) for templates in (old, new))
-        pairs.append(StackPair(environment=environment.lower(), stack=role, old=before, new=after))
+        pairs.append(
+            StackPair(name=name, environment=environment.lower(), stack=role, old=before, new=after)
+        )
     return pairs
 
 
 def _judge_files(
-    base: Base, old: dict[str, Template], new: dict[str, Template], folder: Path
+    base: Base, pairs: Sequence[StackPair], synthesized: dict[str, Template], folder: Path
 ) -> Iterator[Verdict]:
-    """The verdicts on functions and images whose files changed."""
+    """The verdicts on functions and images whose files changed. Assets have their hashes here."""
     changed = base.list_changed_files()
     dockerfiles = read_dockerfiles(folder)
-    for pair in build_pairs(old, new):
+    for pair in pairs:
+        template = synthesized.get(pair.name, {})
         found = list(
             judge_assets(
                 base.project,
-                pair.environment,
-                pair.stack,
-                pair.new,
+                pair,
+                template,
                 dockerfiles=dockerfiles,
                 changed_files=changed,
             )
         )
         yield from found
-        revised = find_new_images(pair.new, found) & pair.old["Resources"].keys()
+        revised = find_new_images(template, found)
         for logical_id in sorted(revised):
-            yield build_revision(
-                pair.environment, pair.stack, logical_id, pair.new["Resources"][logical_id]
-            )
+            resource = pair.new["Resources"][logical_id]
+            yield build_revision(pair.environment, pair.stack, logical_id, resource)
         yield from judge_services(pair, revised)
 
 

@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from stacks.environments import PRODUCTION, STAGING
+from stacks.review.differences import compare
 from stacks.review.monthly_cost import judge_costs
-from stacks.review.reviewing import judge_templates
+from stacks.review.resources import judge_stacks
+from stacks.review.reviewing import build_pairs
 from stacks.review.synthesizing import make_comparable
 from stacks.review.verdicts import Effect, Severity, Verdict
 from stacks.settings import names
@@ -32,7 +34,9 @@ def _build(
 
 
 def _review(settings: EnvironmentSettings, **changes: Any) -> list[Verdict]:  # noqa: ANN401
-    return judge_templates(*_build(settings, **changes))
+    old, new = _build(settings, **changes)
+    comparable = {name: make_comparable(template) for name, template in new.items()}
+    return judge_stacks(compare(build_pairs(old, comparable)))
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from tests.synth.review_corpus import MUTATIONS, Mutation, Templates, mutate, re
 def _list_pairs(old: Templates, new: Templates, label: str) -> list[StackPair]:
     """The pairs of one mutation. The label stands for the environment, so one run compares all."""
     return [
-        StackPair(environment=label, stack=pair.stack, old=pair.old, new=pair.new)
+        StackPair(name=pair.name, environment=label, stack=pair.stack, old=pair.old, new=pair.new)
         for pair in build_pairs(old, new)
     ]
 
@@ -80,7 +80,7 @@ def _list_create_only_changes() -> list[tuple[str, str, StackPair]]:
                 new: dict[str, Any] = copy.deepcopy(old)
                 new["Resources"][logical_id]["Properties"][created] = "another value"
                 label = f"{kind} {created}"
-                pair = StackPair(environment=label, stack=name, old=old, new=new)
+                pair = StackPair(name=name, environment=label, stack=name, old=old, new=new)
                 changes.append((label, kind, pair))
     return changes
 
@@ -121,6 +121,7 @@ def test_a_type_that_nobody_rated_is_never_harmless() -> None:
     resource = {"Type": "AWS::DynamoDB::Table", "Properties": {"TableName": "a"}}
     changed = {"Type": "AWS::DynamoDB::Table", "Properties": {"TableName": "b"}}
     pair = StackPair(
+        name="stack",
         environment="staging",
         stack="Database",
         old={"Resources": {"Table": resource}},

@@ -11,6 +11,7 @@ from stacks.review.verdicts import Effect
 
 def _judge(old: dict[str, Any], new: dict[str, Any]) -> set[Effect]:
     pair = StackPair(
+        name="stack",
         environment="staging",
         stack="Pooling",
         old={"Resources": old},

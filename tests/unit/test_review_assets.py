@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from stacks.review.assets import judge_assets, read_image_source
+from stacks.review.differences import StackPair
 from tests.support.synthesis import PROJECT
 
 _IMAGES = {name: f"images/{name}/Dockerfile" for name in ("flyway", "pgbouncer")}
@@ -48,12 +49,18 @@ def _build_template() -> dict[str, Any]:
     return {"Resources": tasks | {"Renewal": function}}
 
 
-def _name(*changed: str) -> dict[str, str]:
+def _name(*changed: str, old: dict[str, Any] | None = None) -> dict[str, str]:
+    pair = StackPair(
+        name="stack",
+        environment="staging",
+        stack="Pooling",
+        old={"Resources": old} if old is not None else _build_template(),
+        new=_build_template(),
+    )
     verdicts = judge_assets(
         PROJECT,
-        "staging",
-        "Pooling",
-        _build_template(),
+        pair,
+        pair.new,
         dockerfiles={_HASHES[name]: dockerfile for name, dockerfile in _IMAGES.items()},
         changed_files=changed,
     )
@@ -67,3 +74,7 @@ def test_the_function_and_the_task_of_a_changed_file_are_named() -> None:
     path = "stacks/handlers/renew_passwords/renew.py"
     assert _name(path) == {"Renewal": f"changed files: {path}"}
     assert _name("stacks/handlers/watch_migrations/watch.py", "docs/review.md") == {}
+
+
+def test_a_function_that_is_new_has_no_changed_files() -> None:
+    assert _name("stacks/handlers/renew_passwords/renew.py", old={}) == {}
