@@ -55,9 +55,11 @@ def find_base(project: Path, name: str) -> Base:
     finished = _run_git(project, "merge-base", "HEAD", "--end-of-options", name)
     commit = finished.stdout.decode().strip()
     if finished.returncode or not commit:
+        words = finished.stderr.decode(errors="replace").strip().splitlines()
+        reason = f" ({words[0]})" if words else ""
         raise ReviewError(
-            f"BASE is {name!r}, and git finds no commit that it shares with this branch; fetch it, "
-            "or name another branch or commit: make review BASE=main"
+            f"BASE is {name!r}, and git finds no commit that it shares with this branch{reason}; "
+            "fetch it, or name another branch or commit: make review BASE=main"
         )
     return Base(project=project, name=name, commit=commit)
 

@@ -55,6 +55,12 @@ _INTERRUPTING = {
     ("AWS::ElasticLoadBalancingV2::LoadBalancer", "SubnetMappings"): (
         "Connections through a removed zone end."
     ),
+    ("AWS::KMS::Key", "Enabled"): (
+        "While the key is disabled, nobody can read what it encrypts, and the database stops."
+    ),
+    ("AWS::SecretsManager::Secret", "SecretString"): (
+        "Whoever keeps the old value cannot log in any more."
+    ),
     ("AWS::Route53::RecordSet", "AliasTarget"): (
         "Clients connect elsewhere as soon as they resolve the name again."
     ),
@@ -101,7 +107,8 @@ def _judge_environment(changes: list[StackChange]) -> Iterator[Verdict]:
         revised = {
             one.logical_id for one in change.resources if one.kind == TASK and one.old and one.new
         }
-        yield from services.judge_services(change.pair, revised)
+        redeployed = {one.logical_id for one in change.resources if services.is_redeployed(one)}
+        yield from services.judge_services(change.pair, revised, redeployed)
         yield from _judge_additions(change, moved)
         for resource in change.resources:
             yield from _judge_resource(resource, change, is_moved=id(resource) in moved)

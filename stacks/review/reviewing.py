@@ -94,7 +94,7 @@ def _judge_files(
         for logical_id in sorted(revised):
             resource = pair.new["Resources"][logical_id]
             yield build_revision(pair.environment, pair.stack, logical_id, resource)
-        yield from judge_services(pair, revised)
+        yield from judge_services(pair, revised, set())
 
 
 def _judge_migrations(base: Base, migrations: MigrationChanges) -> Sequence[Verdict]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterator
 
-from stacks.review.differences import StackPair, Template, describe
+from stacks.review.differences import ResourceChange, StackPair, Template, describe
 from stacks.review.references import flatten
 from stacks.review.verdicts import Effect, Severity, Verdict
 
@@ -16,12 +16,45 @@ _REPLACED = (
 )
 
 
-def judge_services(pair: StackPair, revised: Collection[str]) -> Iterator[Verdict]:
-    """A verdict for each service that runs a revised task definition, by its logical id."""
+# ECS starts new tasks if one of these properties of a service changes (ECS Developer Guide,
+# UpdateService).
+_REDEPLOYING = {
+    "CapacityProviderStrategy",
+    "LaunchType",
+    "LoadBalancers",
+    "NetworkConfiguration",
+    "PlatformVersion",
+    "ServiceConnectConfiguration",
+    "ServiceRegistries",
+    "TaskDefinition",
+    "VolumeConfigurations",
+}
+
+
+def is_redeployed(change: ResourceChange) -> bool:
+    """Whether ECS starts new tasks because the service itself changes."""
+    return (
+        change.kind == KIND
+        and change.old is not None
+        and change.new is not None
+        and any(changed.name in _REDEPLOYING for changed in change.properties)
+    )
+
+
+def judge_services(
+    pair: StackPair, revised: Collection[str], redeployed: Collection[str]
+) -> Iterator[Verdict]:
+    """A verdict for each service that gets new tasks.
+
+    `revised` are task definitions with a new revision, and `redeployed` are services that change
+    themselves. Both are logical ids.
+    """
     for logical_id, resource in pair.new.get("Resources", {}).items():
         properties = resource.get("Properties", {})
         task = flatten(properties.get("TaskDefinition")).strip("${}")
-        if resource["Type"] == KIND and task in revised and logical_id in pair.old["Resources"]:
+        if resource["Type"] != KIND or logical_id not in pair.old["Resources"]:
+            continue
+        if task in revised or logical_id in redeployed:
             yield _judge(pair, logical_id, resource)
 
 

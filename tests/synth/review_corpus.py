@@ -275,6 +275,12 @@ def _promote(templates: Templates) -> None:
     del resources[logical_id]["Properties"]["SourceDBInstanceIdentifier"]
 
 
+def _publish_tasks(templates: Templates) -> None:
+    resources, logical_id = find(templates, "Pooling", SERVICE, is_anything)
+    network = resources[logical_id]["Properties"]["NetworkConfiguration"]
+    network["AwsvpcConfiguration"]["AssignPublicIp"] = "ENABLED"
+
+
 def _tag(templates: Templates) -> None:
     for name, template in templates.items():
         for resource in template["Resources"].values():
@@ -825,6 +831,22 @@ MUTATIONS = (
         severity=RISK,
         words=("Fewer tasks",),
         others=(Effect.CHANGED,),
+    ),
+    Mutation(
+        name="tasks with public addresses",
+        edit=_publish_tasks,
+        effect=Effect.INTERRUPTED,
+        severity=OUTAGE,
+        words=("new tasks replace the old ones",),
+        others=(Effect.WIDENED, Effect.CHANGED),
+    ),
+    Mutation(
+        name="a disabled key",
+        edit=edit("Database", "AWS::KMS::Key", Enabled=False),
+        effect=Effect.INTERRUPTED,
+        severity=OUTAGE,
+        words=("the database stops",),
+        others=(Effect.WEAKENED,),
     ),
     Mutation(
         name="no tasks",
