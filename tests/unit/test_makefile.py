@@ -128,3 +128,12 @@ def test_a_deploy_says_the_age_of_the_base_before_it_starts() -> None:
         assert is_checked == (target == "deploy"), "also if the base is new today"
     assert _run("base-age").stderr.strip() == expected, "CI runs this"
     assert "base-age" in (PROJECT / ".ci" / "run").read_text(encoding="utf-8")
+
+
+def test_a_review_compares_with_main_unless_a_base_is_typed() -> None:
+    def find_base(*arguments: str, **exported: str) -> str:
+        shown = _make("-n", "review", *arguments, **exported)
+        return shlex.split(shown.splitlines()[-1])[4]
+
+    assert find_base() == find_base(BASE="exported") == "main"
+    assert find_base("BASE=it's") == "it's"
