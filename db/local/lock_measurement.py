@@ -4,35 +4,24 @@
 
 The request is {"applied": [SQL], "files": [{"script", "statements": [SQL], "is_in_transaction"}]}.
 The files of `applied` make the schema as it stands. Each statement of `files` then runs, and
-pg_locks tells its locks on the tables that were there before its file. The tables are empty, so a
-lock is measured and its duration is not: whether the statement rewrites or reads a whole table
-tells what the duration depends on.
+pg_locks tells its locks on the tables that were there before its file. These tables are empty. If a
+statement rewrites or reads a whole table, all statements run once more where each table has many
+rows, and their times are measured, unless the request says "is_timed": false.
 """
 
 import json
 import secrets
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Generator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from db import flyway, roles
-from db.local.accounts import Account, find_account
-from db.local.client import build_clean_environment
+from db import flyway
 from db.local.environment import prepare_environment
-from db.local.programs import run
+from db.local.filled_tables import ROWS, time_statements
 from db.local.report import CommandError
-from db.local.tools import find_postgres_folder
-from db.scram import build_verifier
+from db.local.scratch_server import ScratchServer, scratch_server
 
-_USER = "postgres"
-_SOCKET_PORT = "5432"  # a part of the socket's name; no port of the network is opened
 _MARK = f"measured-{secrets.token_hex(8)} "
 _WAIT_SECONDS = 20
 
@@ -57,98 +46,6 @@ SELECT '{mark}' || json_build_object(
 _TABLES = ("r", "p", "m", "v", "S")
 
 
-@dataclass(frozen=True, kw_only=True)
-class ScratchServer:
-    """A server that listens in a temporary folder only."""
-
-    folder: Path
-    programs: Path
-    account: Account
-    database: str = "postgres"
-
-    def start_psql(self, *, name: str = "measuring") -> "subprocess.Popen[str]":
-        verifier = build_verifier(secrets.token_hex(16))
-        options = roles.build_session_options("app", {"app": verifier})
-        return subprocess.Popen(
-            [
-                str(self.programs / "psql"), "--no-psqlrc", "--quiet", "--tuples-only",
-                "--no-align", "--set", "ON_ERROR_STOP=1", "--set", "VERBOSITY=terse",
-            ],
-            env=build_clean_environment()
-            | {
-                "PGHOST": str(self.folder),
-                "PGPORT": _SOCKET_PORT,
-                "PGUSER": _USER,
-                "PGDATABASE": self.database,
-                "PGAPPNAME": name,
-                "PGOPTIONS": options,
-            },
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )  # fmt: skip
-
-    def query(self, sql: str) -> tuple[str, str]:
-        """The rows, and the first error. "" if there is none."""
-        output, errors = self.start_psql().communicate(sql)
-        found = [line for line in errors.splitlines() if "ERROR" in line or "FATAL" in line]
-        return output, found[0].split("ERROR:")[-1].strip() if found else ""
-
-
-@contextmanager
-def scratch_server() -> Generator[ScratchServer]:
-    """A new, empty server. It ends with the block, and its files are deleted."""
-    account, programs = find_account(), find_postgres_folder()
-    folder = Path(tempfile.mkdtemp(prefix="cloudflow-locks-"))
-    server = ScratchServer(folder=folder, programs=programs, account=account)
-    data = folder / "data"
-    try:
-        folder.chmod(0o755)
-        data.mkdir(mode=0o700)
-        if account.is_other:
-            shutil.chown(folder, account.uid, account.gid)
-            shutil.chown(data, account.uid, account.gid)
-        _run(
-            server,
-            "initdb",
-            ["--pgdata", str(data), "--username", _USER, "--auth", "trust", "--no-sync",
-             "--encoding", "UTF8", "--locale", "C.UTF-8"],
-        )  # fmt: skip
-        _run(server, "pg_ctl", ["start", "--silent", "--wait", "--pgdata", str(data), "--log",
-             str(folder / "log"), "--options", _build_options(folder)])  # fmt: skip
-        yield server
-    finally:
-        if (data / "postmaster.pid").exists():
-            _run(
-                server, "pg_ctl", ["stop", "--silent", "--mode", "immediate", "--pgdata", str(data)]
-            )
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _build_options(folder: Path) -> str:
-    settings = {
-        "listen_addresses": "''",
-        "unix_socket_directories": f"'{folder}'",
-        "port": _SOCKET_PORT,
-        "fsync": "off",
-        "shared_buffers": "16MB",
-        "autovacuum": "off",  # it would hold locks of its own
-    }
-    return " ".join(f"-c {name}={value}" for name, value in settings.items())
-
-
-def _run(server: ScratchServer, program: str, arguments: list[str]) -> None:
-    status, output = run(
-        [str(server.programs / program), *arguments],
-        folder=server.folder,
-        environment=build_clean_environment(),
-        account=server.account,
-    )
-    if status:
-        raise CommandError(f"{program} failed with status {status}", detail=output)
-
-
 def measure(request: dict[str, Any]) -> list[dict[str, Any]]:
     """The answer for each file: {"script", "statements": [...]}. Raises CommandError."""
     with scratch_server() as server:
@@ -157,11 +54,20 @@ def measure(request: dict[str, Any]) -> list[dict[str, Any]]:
 
 def measure_on(server: ScratchServer, request: dict[str, Any]) -> list[dict[str, Any]]:
     """Measure in the server's database, which must be empty."""
-    for sql in (*_read_callbacks(), *request["applied"]):
+    schema = [*_read_callbacks(), *request["applied"]]
+    for sql in schema:
         _, error = server.query(sql)
         if error:
             raise CommandError(f"the schema as it stands cannot be made: {error}")
-    return [_measure_file(server, file) for file in request["files"]]
+    answers = [_measure_file(server, file) for file in request["files"]]
+    measured = [one for answer in answers for one in answer["statements"]]
+    if request.get("is_timed", True) and any(
+        one["scanned"] or one["rewritten"] for one in measured
+    ):
+        times = time_statements(server, schema, request["files"])
+        for one, seconds in zip(measured, times, strict=True):
+            one |= {"seconds": seconds, "rows": ROWS}
+    return answers
 
 
 def list_static_parameters() -> list[str]:
@@ -254,7 +160,9 @@ def _read_probes(output: str) -> list[dict[str, Any]]:
 
 def _build_empty(statement: str) -> dict[str, Any]:
     names = ("locks", "held", "rewritten", "scanned", "dropped", "retyped")
-    return {"sql": statement, "error": ""} | {name: [] for name in names}
+    return {"sql": statement, "error": "", "seconds": None, "rows": 0} | {
+        name: [] for name in names
+    }
 
 
 def _compare(

@@ -5,8 +5,10 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from db.local.lock_measurement import list_static_parameters, measure, measure_on, scratch_server
+from db.local.filled_tables import ROWS
+from db.local.lock_measurement import list_static_parameters, measure, measure_on
 from db.local.postgres import find_postmaster
+from db.local.scratch_server import scratch_server
 from db.local.tools import Tools
 from db.migrations import FOLDER as MIGRATIONS_FOLDER
 from db.migrations import find_migrations
@@ -77,7 +79,7 @@ _STATEMENTS = (
         sql="CREATE INDEX by_name ON workflows (name)",
         effect=Effect.LOCKED,
         severity=OUTAGE,
-        words=("Share on workflows: blocks writers", "Reads all of workflows", "0.7 s"),
+        words=("Share on workflows: blocks writers", "Reads all of workflows", "The time grows"),
     ),
     LabelledStatement(
         sql="CREATE INDEX CONCURRENTLY by_name ON workflows (name)",
@@ -154,7 +156,7 @@ def verdicts(tools: Tools) -> dict[str, list[Verdict]]:
                 statements=read_statements(one.sql),
                 is_in_transaction=one.is_in_transaction,
             )
-            request = {"applied": applied, "files": [file.build_request()]}
+            request = {"applied": applied, "files": [file.build_request()], "is_timed": False}
             server.query(f"CREATE DATABASE own{number}")
             own = replace(server, database=f"own{number}")
             found[one.sql] = list(judge_statements([file], measure_on(own, request)))
@@ -200,3 +202,27 @@ def test_a_measurement_leaves_no_server_and_no_file(
     assert find_postmaster(data) is None
     assert not server.folder.exists()
     proven(f"make review judges {len(_STATEMENTS)} kinds of statements as PostgreSQL locks them")
+
+
+def test_the_time_of_a_statement_is_measured_on_filled_tables(tools: Tools) -> None:
+    """A foreign key finds its rows there, and a table that cannot be filled stays empty."""
+    del tools
+    applied = [
+        "CREATE TABLE a (id uuid PRIMARY KEY, name varchar(20) UNIQUE NOT NULL, at timestamptz);"
+        "CREATE TABLE b (id bigserial PRIMARY KEY, a uuid NOT NULL, tags text[] NOT NULL);"
+        "CREATE TABLE never (x int CHECK (x < 0) NOT NULL)"
+    ]
+    sql = "ALTER TABLE b ADD FOREIGN KEY (a) REFERENCES a (id)"
+    file = MigrationFile(
+        script="V2__x.sql",
+        sql=sql,
+        statements=read_statements(f"{sql}; CREATE INDEX a_at ON a (at)"),
+        is_in_transaction=True,
+    )
+    (answer,) = measure({"applied": applied, "files": [file.build_request()]})
+    added, indexed = answer["statements"]
+    assert added["rows"] == indexed["rows"] == ROWS
+    assert added["seconds"] > 0.005, "a foreign key on empty tables takes a millisecond"
+    assert indexed["scanned"] == ["a"]
+    (_, verdict) = judge_statements([file], [answer])
+    assert f"s with {ROWS:,} rows in each table" in verdict.consequence
