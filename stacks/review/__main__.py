@@ -1,6 +1,7 @@
 """The command behind `make review`."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -29,6 +30,8 @@ def main(arguments: list[str]) -> int:
         help="end with status 1 if there is such a change; may be repeated",
     )
     typed = parser.parse_args(arguments)
+    # The Node of .venv is beside its Python. The system's Node may be too old for the CDK.
+    os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"
     try:
         found = review(PROJECT, typed.base)
     except ReviewError as error:
