@@ -38,7 +38,7 @@ _SNAPSHOTS = PROJECT / "tests" / "synth" / "snapshots"
 
 # Names of what a document tells the reader to make.
 _MADE_BY_THE_READER = {
-    "cloudflow-production-main",
+    "cloudflow-staging-main",
     "cloudflow-staging-recovery-2",  # recovery_replica_number=2
     "cloudflow-staging-restored",
     "cloudflow-staging-before-new-start",
