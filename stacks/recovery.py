@@ -49,7 +49,7 @@ class RecoveryStack(BaseStack):
 
     The stack needs nothing from the primary region, so a person can promote the replica when that
     region is lost. The setting `is_recovery_promoted` makes the same template without the
-    parameter. What can wait comes with `is_recovery_completed`, in a second deploy.
+    parameter. A second deploy, with `is_recovery_completed`, adds everything that can wait.
     """
 
     def __init__(

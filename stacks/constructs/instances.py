@@ -132,7 +132,7 @@ def build_replica(
         acknowledge(
             instance,
             "AwsSolutions::AwsSolutions-RDS3",
-            "a replica is the spare of its primary. It gets a standby when it is promoted",
+            "a replica is the spare of its primary. After a promotion a person gives it a standby",
         )
     return instance
 

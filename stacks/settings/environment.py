@@ -86,7 +86,8 @@ class EnvironmentSettings:
     postgres_version: str = POSTGRES_VERSION
     # The minor version on the replicas in both regions. It is raised first, in a deploy of its own.
     replica_postgres_version: str = POSTGRES_VERSION
-    # The storage of each instance when it is made.
+    # The storage of each instance when it is made. Other values follow from it, such as
+    # max_slot_wal_keep_size. After RDS has enlarged the storage, set it to the present size.
     storage_gib: int
     # RDS enlarges the storage by itself up to this size.
     storage_maximum_gib: int
@@ -106,8 +107,8 @@ class EnvironmentSettings:
     # replicas before the primary.
     replica_parameter_overrides: Mapping[str, str] = field(default_factory=dict)
 
-    # When RDS makes the daily backup of the primary: hh:mm-hh:mm in UTC, 30 minutes or more. After
-    # a promotion it is also the window of the instance that was promoted.
+    # When RDS makes the daily backup of the primary: hh:mm-hh:mm in UTC, 30 minutes or more. With
+    # is_recovery_completed it is also the window of the instance that was promoted.
     backup_window: str = "02:00-02:30"
     # When RDS makes the daily backups of the replicas in the primary region.
     replica_backup_window: str = "03:00-03:30"

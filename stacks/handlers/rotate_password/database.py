@@ -31,7 +31,7 @@ class Session:
         return bool(answer)
 
     def count_sessions(self, user: str) -> int:
-        """The other sessions of a user on this server. Those of a rotation do not count."""
+        """The sessions of a user on this server, without the sessions of rotations."""
         ((count,),) = self.connection.run(
             "SELECT count(*) FROM pg_stat_activity"
             " WHERE usename = :user AND application_name <> :own",

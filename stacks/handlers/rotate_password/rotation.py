@@ -216,7 +216,7 @@ def _choose_user(current: Content) -> str:
 
 
 def _check_unused(session: Session, user: str, current: Content) -> None:
-    """Refuse to change a password that running tasks of PgBouncer still use."""
+    """Refuse to change the password of a user that has sessions on the primary."""
     if user == current["username"]:
         return  # the master's sessions stay open, and each new task reads the secret
     in_use = session.count_sessions(user)
