@@ -1,6 +1,6 @@
 """The SNS topic that sends alarms and events of one environment in one region to a mail address.
 
-The right to publish stands in two places: in the policy of the topic and in the policy of its key. If
+The policy of the topic and the policy of its key both give the right to publish. If
 either is missing, the message is lost without an error. The CDK adds both for EventBridge, where a
 rule has the topic as its target (event_mails.py). These have no condition, because EventBridge
 gives no context to check
