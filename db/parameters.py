@@ -95,7 +95,7 @@ PARAMETERS: tuple[Parameter, ...] = (
         value="10240",
         why="MB. If a replica is lost, the primary keeps WAL for its slot. By default there is no "
         "limit, and that WAL would fill the primary's disk. This is localhost's value. On RDS it "
-        "follows the storage of the environment (stacks/settings/budget.py)",
+        "follows the storage of the environment (stacks/settings/slot_wal.py)",
     ),
     Parameter(
         name="hot_standby_feedback",

@@ -154,7 +154,9 @@ class RecoveryStack(BaseStack):
             tasks_maximum=settings.pooler_tasks_maximum if settings.is_recovery_completed else 0,
         )
         # The CDK allows the ARN with its random last six characters. ECS asks for the ARN without
-        # them (aws-cdk#18555).
+        # them. IAM is expected to compare the whole ARN all the same. But users saw ECS refused
+        # with the shorter ARN (aws-cdk#18555), and nobody has tried it here. To allow the shorter
+        # ARN too gives access to no other secret.
         pgbouncer.execution_role.add_to_principal_policy(
             iam.PolicyStatement(
                 actions=["secretsmanager:GetSecretValue"],

@@ -1,9 +1,10 @@
 """Prepares an AWS account for the first deploy of an environment: make prepare ENV=staging
 
 The command creates the service-linked roles that are missing, and nothing else. Without them the
-first cluster, database or load balancer of an account can fail. It also shows which zones the zone
-names of the settings mean. The same name is another zone in another account, and subnets cannot
-move to another zone after the first deploy.
+first cluster, database or load balancer of an account can fail. Before that, it compares the zones
+that the zone names mean in this account with the ids in the settings. Without ids it stops, and
+prints them. The same name is another zone in another account, and subnets cannot move to another
+zone after the first deploy.
 """
 
 import sys
@@ -75,14 +76,24 @@ def prepare(settings: EnvironmentSettings) -> None:
             f"credentials are of account {account}, so use others, or correct the setting"
         )
     print(f"account {account}")
-    for place, region in (("primary", settings.primary), ("recovery", settings.recovery)):
-        _compare_zones(settings, place, region)
+    unrecorded = [
+        f"zone_ids={ids!r} into the {place} region"
+        for place, region in (("primary", settings.primary), ("recovery", settings.recovery))
+        if (ids := _compare_zones(settings, place, region)) != region.zone_ids
+    ]
+    if unrecorded:
+        raise LookupError(
+            f"stacks/environments.py: {settings.name} does not record the ids of its zones, and "
+            "the subnets cannot move after the first deploy; if these are the right zones, write "
+            f"{' and '.join(unrecorded)}, then repeat"
+        )
     created = create_missing_roles(iam=boto3.client("iam"))
     for service in SERVICES_WITH_ROLES:
         print(f"role of {service}: {'created' if service in created else 'exists'}")
 
 
-def _compare_zones(settings: EnvironmentSettings, place: str, region: Region) -> None:
+def _compare_zones(settings: EnvironmentSettings, place: str, region: Region) -> tuple[str, ...]:
+    """The ids of the region's zones. Raises LookupError if the settings record other ids."""
     setting = f"stacks/environments.py: {settings.name}.{place}"
     try:
         ids = find_zone_ids(region, ec2=boto3.client("ec2", region_name=region.name))
@@ -90,13 +101,12 @@ def _compare_zones(settings: EnvironmentSettings, place: str, region: Region) ->
         raise LookupError(f"{setting}.zones is {region.zones!r}; {error}") from error
     for zone, zone_id in zip(region.zones, ids, strict=True):
         print(f"zone {zone} is {zone_id}")
-    if not region.zone_ids:
-        print(f"  To record these ids, write zone_ids={ids!r} into the {place} region.")
-    elif region.zone_ids != ids:
+    if region.zone_ids not in {(), ids}:
         raise LookupError(
             f"{setting}.zone_ids is {region.zone_ids!r}; in this account the zones have the ids "
             f"{ids!r}, so name other zones, or record these ids if they are right"
         )
+    return ids
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -8,12 +8,11 @@ from aws_cdk import aws_iam as iam
 from constructs import Construct
 
 from stacks.constructs.findings import acknowledge
-from stacks.constructs.metrics import build_own_metric
+from stacks.constructs.metrics import FIVE_MINUTES, build_own_metric
 from stacks.constructs.scheduled_function import build_scheduled_function
 from stacks.settings import names
 from stacks.settings.environment import EnvironmentSettings
 
-_INTERVAL = cdk.Duration.minutes(5)
 _PERIOD = cdk.Duration.minutes(15)
 
 
@@ -77,7 +76,7 @@ def add_backup_measures(
                 resources=["*"],
             )
         ],
-        interval=_INTERVAL,
+        interval=FIVE_MINUTES,
     )
     role = function.role
     assert role

@@ -18,6 +18,10 @@ from stacks.settings import names
 from stacks.settings.access import CLIENT_USERS, DATABASE, MASTER_USER, PASSWORD_LENGTH, PORT
 from stacks.settings.environment import EnvironmentSettings
 
+# Secrets Manager ends the ARN of a secret with six random characters. IAM compares them too, so a
+# policy for a secret whose ARN is not known has question marks in their place.
+RANDOM_CHARACTERS = "-??????"
+
 
 @dataclass(frozen=True, kw_only=True)
 class DatabaseSecrets:
@@ -99,6 +103,14 @@ def build_pooler_secret(
 def name_client_secret(user: str) -> str:
     """The construct id of a client's secret: AppSecret, AppBSecret."""
     return f"{''.join(part.capitalize() for part in user.split('_'))}Secret"
+
+
+def render_arn_pattern(secret: secretsmanager.ISecret) -> str:
+    """The resource of a policy that allows a secret.
+
+    In the recovery region the random characters of the ARN are not known.
+    """
+    return secret.secret_full_arn or f"{secret.secret_arn}{RANDOM_CHARACTERS}"
 
 
 def import_secret(

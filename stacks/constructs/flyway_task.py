@@ -76,6 +76,8 @@ def build_flyway_task(
             "Cluster",
             cluster_name=names.migrations(settings),
             vpc=network.vpc,
+            # A rule of cdk-nag wants it (AwsSolutions-ECS4). AWS charges for its metrics only in
+            # the hours in which a task runs.
             container_insights_v2=ecs.ContainerInsights.ENABLED,
         ),
         definition=definition,

@@ -12,9 +12,9 @@ from aws_cdk import aws_logs as logs
 from aws_cdk import aws_rds as rds
 from constructs import Construct
 
-from db.parameters import POSTGRES_MAJOR
 from stacks.constructs.findings import acknowledge
 from stacks.constructs.instance_resources import SharedResources
+from stacks.constructs.postgres_engine import build_engine
 from stacks.settings import names
 from stacks.settings.access import DATABASE, PORT
 from stacks.settings.environment import EnvironmentSettings
@@ -39,9 +39,7 @@ def build_primary(
     instance = rds.DatabaseInstance(
         scope,
         construct_id,
-        engine=rds.DatabaseInstanceEngine.postgres(
-            version=_build_version(settings.postgres_version)
-        ),
+        engine=build_engine(settings.postgres_version),
         credentials=credentials,
         database_name=DATABASE,
         allocated_storage=settings.storage_gib,
@@ -99,14 +97,15 @@ def build_replica(
     replica in place (CloudFormation, SourceDBInstanceIdentifier). Keep the logical id and every
     other property, or CloudFormation builds another instance.
     """
+    # A replica needs no standby. The second deploy after a promotion records the standby that a
+    # person added. In the update that promotes, it could delay or fail the promotion.
+    has_standby = settings.is_multi_az and is_promoted and settings.is_recovery_completed
     instance = rds.DatabaseInstanceReadReplica(
         scope,
         construct_id,
         source_database_instance=source,
         storage_encryption_key=storage_key,
-        # A replica needs no standby. The second deploy after a promotion records the standby that a
-        # person added. In the update that promotes, it could delay or fail the promotion.
-        multi_az=settings.is_multi_az and is_promoted and settings.is_recovery_completed,
+        multi_az=has_standby,
         apply_immediately=settings.is_applied_immediately,
         **_render_options(
             settings,
@@ -128,7 +127,7 @@ def build_replica(
             "RDS encrypts a replica when its source is encrypted, and refuses StorageEncrypted "
             "beside a source",
         )
-    if not (settings.is_multi_az and is_promoted and settings.is_recovery_completed):
+    if not has_standby:
         acknowledge(
             instance,
             "AwsSolutions::AwsSolutions-RDS3",
@@ -248,10 +247,6 @@ def _acknowledge_settings(instance: Construct, settings: EnvironmentSettings) ->
             "AwsSolutions::AwsSolutions-RDS10",
             "is_deletion_protected is False in the settings. Production always has True",
         )
-
-
-def _build_version(version: str) -> rds.PostgresEngineVersion:
-    return rds.PostgresEngineVersion.of(version, str(POSTGRES_MAJOR))
 
 
 def _find_resource(instance: Construct) -> rds.CfnDBInstance:

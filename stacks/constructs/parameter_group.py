@@ -5,12 +5,11 @@ from aws_cdk import aws_rds as rds
 from constructs import Construct
 
 from db.parameters import POSTGRES_MAJOR
+from stacks.constructs.postgres_engine import build_engine
 from stacks.settings.versions import POSTGRES_VERSION
 
 # The family of a group follows from the major version only.
-_ENGINE = rds.DatabaseInstanceEngine.postgres(
-    version=rds.PostgresEngineVersion.of(POSTGRES_VERSION, str(POSTGRES_MAJOR))
-)
+_ENGINE = build_engine(POSTGRES_VERSION)
 
 
 def build_parameter_group(

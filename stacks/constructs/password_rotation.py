@@ -9,6 +9,7 @@ from aws_cdk import aws_secretsmanager as secretsmanager
 from constructs import Construct
 
 from stacks.constructs.bundled_code import bundle_code
+from stacks.constructs.credentials import render_arn_pattern
 from stacks.constructs.fargate import build_security_group, open_database
 from stacks.constructs.findings import acknowledge
 from stacks.constructs.functions import FunctionPlace, build_function
@@ -137,10 +138,7 @@ def _allow_secrets(
                 "secretsmanager:PutSecretValue",
                 "secretsmanager:UpdateSecretVersionStage",
             ],
-            # In the recovery region the random last six characters of an ARN are not known.
-            resources=[
-                secret.secret_full_arn or f"{secret.secret_arn}-??????" for secret in secrets
-            ],
+            resources=[render_arn_pattern(secret) for secret in secrets],
         ),
         iam.PolicyStatement(
             actions=["kms:Decrypt", "kms:GenerateDataKey"],

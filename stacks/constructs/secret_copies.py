@@ -5,6 +5,8 @@ from aws_cdk import aws_iam as iam
 from constructs import Construct
 
 from db.roles import POOLER_USERS
+from stacks.constructs.credentials import RANDOM_CHARACTERS
+from stacks.constructs.metrics import FIVE_MINUTES
 from stacks.constructs.scheduled_function import build_scheduled_function
 from stacks.settings import names
 from stacks.settings.access import CLIENT_USERS, MASTER_USER
@@ -14,7 +16,6 @@ from stacks.settings.environment import EnvironmentSettings
 # 30 days.
 _COPIED_USERS = (*CLIENT_USERS, POOLER_USERS[0], MASTER_USER)
 _ROTATED_USERS = (POOLER_USERS[0], MASTER_USER)
-_INTERVAL = cdk.Duration.minutes(5)
 
 
 def add_secret_copies_check(
@@ -45,18 +46,17 @@ def add_secret_copies_check(
         statements=[
             iam.PolicyStatement(
                 actions=["secretsmanager:DescribeSecret"],
-                # An ARN of a secret ends in six random characters.
                 resources=[
                     stack.format_arn(
                         service="secretsmanager",
                         resource="secret",
-                        resource_name=f"{secret}-??????",
+                        resource_name=f"{secret}{RANDOM_CHARACTERS}",
                         arn_format=cdk.ArnFormat.COLON_RESOURCE_NAME,
                     )
                     for secret in secrets
                 ],
             )
         ],
-        interval=_INTERVAL,
+        interval=FIVE_MINUTES,
         is_enabled=is_enabled,
     )

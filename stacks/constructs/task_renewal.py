@@ -8,13 +8,13 @@ from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
 from constructs import Construct
 
+from stacks.constructs.credentials import render_arn_pattern
 from stacks.constructs.flyway_commands import STARTED_BY
+from stacks.constructs.metrics import FIVE_MINUTES
 from stacks.constructs.pgbouncer_task import PgBouncerSecrets
 from stacks.constructs.scheduled_function import build_scheduled_function
 from stacks.settings import names
 from stacks.settings.environment import EnvironmentSettings
-
-_INTERVAL = cdk.Duration.minutes(5)
 
 
 def add_task_renewal(
@@ -43,14 +43,10 @@ def add_task_renewal(
             ),
             iam.PolicyStatement(
                 actions=["secretsmanager:DescribeSecret"],
-                # In the recovery region the random last six characters of an ARN are not known.
-                resources=[
-                    secret.secret_full_arn or f"{secret.secret_arn}-??????"
-                    for secret in secrets.all
-                ],
+                resources=[render_arn_pattern(secret) for secret in secrets.all],
             ),
         ],
-        interval=_INTERVAL,
+        interval=FIVE_MINUTES,
     )
     _add_migrations(scope, settings, function)
 

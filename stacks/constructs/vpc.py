@@ -15,6 +15,7 @@ _SUBNET_PREFIX = 24
 
 # A Fargate task without a route to the internet needs these for its image, its log and its secrets
 # (AWS, "Amazon ECR interface VPC endpoints"). It also needs S3, which holds the image's layers.
+# The function that rotates passwords runs in the same subnets and needs Secrets Manager too.
 _INTERFACE_ENDPOINTS = {
     "EcrApi": ec2.InterfaceVpcEndpointAwsService.ECR,
     "EcrDocker": ec2.InterfaceVpcEndpointAwsService.ECR_DOCKER,

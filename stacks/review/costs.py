@@ -153,6 +153,7 @@ def _find_bill(resources: PricedResources, prices: PriceList) -> Bill:
         "Dashboards": dashboards * prices.price("dashboard, month"),
         "Own metrics": len(_find_own_metrics(resources, region))
         * prices.price("own metric, month"),
+        "Container Insights": _price_container_insights(resources, prices),
         "Logs": _price_logs(resources, prices),
         "Functions on a schedule": _price_functions(resources, prices),
         "Private zones": private_zones * prices.price("private zone, month"),
@@ -301,12 +302,52 @@ def _count_alarm_metrics(resources: PricedResources, region: str) -> int:
     )
 
 
-def _find_own_metrics(resources: PricedResources, region: str) -> set[str]:
-    """The metrics of this project that the region's alarms, dashboards and filters name."""
-    text = json.dumps(resources.templates[region], sort_keys=True).replace("\\", "")
-    in_dashboards = re.findall(r'"CloudFlow/\w+", ?"(\w+)"(?!:)', text)
-    elsewhere = re.findall(r'"MetricName": "(\w+)", "(?:Metric)?Namespace": "CloudFlow/', text)
-    return {*in_dashboards, *elsewhere}
+def _find_own_metrics(resources: PricedResources, region: str) -> set[tuple[str, ...]]:
+    """The metrics of this project that the region's alarms, dashboards and filters name.
+
+    A metric is its name and its dimensions: AWS charges for each value of a dimension.
+    """
+    templates = resources.templates[region]
+    text = json.dumps(templates, sort_keys=True).replace("\\", "")
+    in_dashboards = re.findall(r'"CloudFlow/\w+", ?"(\w+)"((?:, ?"[^"]+")*)(?!:)', text)
+    return {
+        *((name, *re.findall(r'"([^"]+)"', dimensions)) for name, dimensions in in_dashboards),
+        *_find_named_metrics(templates),
+    }
+
+
+def _find_named_metrics(value: Any) -> Iterator[tuple[str, ...]]:  # noqa: ANN401
+    """The own metrics of alarms and filters, at any depth."""
+    if isinstance(value, dict):
+        namespace = value.get("Namespace", value.get("MetricNamespace"))
+        if "MetricName" in value and str(namespace).startswith("CloudFlow/"):
+            dimensions = value.get("Dimensions", [])
+            pairs = (part for entry in dimensions for part in (entry["Name"], entry["Value"]))
+            yield (str(value["MetricName"]), *map(str, pairs))
+    for part in value.values() if isinstance(value, dict) else value:
+        if isinstance(part, dict | list):
+            yield from _find_named_metrics(part)
+
+
+def _price_container_insights(resources: PricedResources, prices: PriceList) -> float:
+    """AWS charges for these metrics as for own ones, in the hours in which tasks run.
+
+    The number is an estimate. Ten metrics of CPU, memory, network and storage have the cluster, the
+    service and the task family as their dimensions. The cluster has 2 more and the service 5 more.
+    https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/Container-Insights-metrics-ECS.html
+    """
+    clusters = 0
+    for template in resources.templates[prices.region]:
+        if any(_count_tasks(template, service) for service in find(template, _SERVICE).values()):
+            clusters += sum(
+                {"Name": "containerInsights", "Value": "enabled"} in cluster["ClusterSettings"]
+                for cluster in find(template, "AWS::ECS::Cluster").values()
+            )
+    return (
+        clusters
+        * prices.assume("Container Insights metrics of a cluster with a service")
+        * prices.price("own metric, month")
+    )
 
 
 def _price_logs(resources: PricedResources, prices: PriceList) -> float:

@@ -1,4 +1,4 @@
-"""The budgets of a server: its connections, and the WAL that its replication slots keep."""
+"""The parameters of each kind of server, and the budget of its connections."""
 
 from dataclasses import dataclass
 
@@ -7,6 +7,7 @@ from db.pgbouncer import PgBouncerSettings
 from db.roles import POOLER_USERS
 from stacks.settings.environment import EnvironmentSettings
 from stacks.settings.sizes import INSTANCE_MEMORY_GIB
+from stacks.settings.slot_wal import plan_slot_wal_mib
 
 # A pool is the connections of one user to one database name. PgBouncer has two users and uses one
 # at a time (db/roles.py).
@@ -24,15 +25,6 @@ RESERVED = 7
 _BYTES_A_CONNECTION = 9531392
 _SHARE_WITHOUT_SYSTEM = 0.88  # 198 / 225
 _CONNECTIONS_AT_MOST = 5000
-
-# PostgreSQL has one stream of WAL. All slots together keep as much as the slot that is furthest
-# behind, so the number of replicas does not matter.
-# With a fifth of the disk a replica can be away for hours of a busy night, and RDS enlarges a disk
-# before it is full.
-_SLOT_SHARE_OF_STORAGE = 0.2
-# RDS keeps a tenth of a disk free by enlarging it. The largest disk has this tenth and no more.
-_SLOT_SHARE_OF_MAXIMUM = 0.1
-_MIB_A_GIB = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,19 +68,6 @@ def primary_parameters(settings: EnvironmentSettings) -> dict[str, str]:
     """The primary's parameters: db/parameters.py with the overrides of the environment."""
     derived = {"max_slot_wal_keep_size": str(plan_slot_wal_mib(settings))}
     return rds_parameters() | derived | dict(settings.parameter_overrides)
-
-
-def plan_slot_wal_mib(settings: EnvironmentSettings) -> int:
-    """The WAL that slots may keep for replicas which do not read it. It follows the storage."""
-    return min(
-        int(settings.storage_gib * _MIB_A_GIB * _SLOT_SHARE_OF_STORAGE),
-        find_slot_wal_limit_mib(settings),
-    )
-
-
-def find_slot_wal_limit_mib(settings: EnvironmentSettings) -> int:
-    """The WAL that fits into what is free on the largest disk that RDS may make."""
-    return int(settings.storage_maximum_gib * _MIB_A_GIB * _SLOT_SHARE_OF_MAXIMUM)
 
 
 def replica_parameters(settings: EnvironmentSettings) -> dict[str, str]:

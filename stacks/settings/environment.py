@@ -42,7 +42,8 @@ class Region:
     # Three availability zones of the region.
     zones: tuple[str, ...]
     # The ids of these zones, such as use1-az4, in the same order. The same name is another zone in
-    # another account. `make prepare` prints the ids, and refuses an account that has others.
+    # another account. `make prepare` prints the ids. It refuses a region without them, and an
+    # account that has others.
     zone_ids: tuple[str, ...] = ()
     # The IPv4 range of the VPC, /16 to /20. With existing_vpc, the range that the VPC has.
     vpc_cidr: str
@@ -54,8 +55,8 @@ class Region:
     # Other VPCs in which the host name resolves.
     associated_vpcs: tuple[AssociatedVpc, ...] = ()
     # The number of zones in which the interface VPC endpoints have an address: the first of zones.
-    # AWS charges for each endpoint in each zone. Tasks in the other zones use them too. Not used
-    # with existing_vpc.
+    # AWS charges for each endpoint in each zone. The tasks and the rotation function in the other
+    # zones use them too. Not used with existing_vpc.
     endpoint_zones: int = 2
 
 

@@ -10,6 +10,7 @@ from db.parameters import rds_parameters
 from stacks.settings import budget
 from stacks.settings.budget import Budget
 from stacks.settings.environment import EnvironmentSettings
+from stacks.settings.slot_wal import find_slot_wal_limit_mib
 
 # A replica stops replaying when one of these is lower than on the primary
 # (https://www.postgresql.org/docs/15/hot-standby.html). RDS derives some of the defaults from the
@@ -144,7 +145,7 @@ def check_replay(settings: EnvironmentSettings) -> None:
 def check_slot_wal(settings: EnvironmentSettings) -> None:
     """The WAL that the primary keeps for a lost replica must fit on the largest disk."""
     name = "max_slot_wal_keep_size"
-    limit_mib = budget.find_slot_wal_limit_mib(settings)
+    limit_mib = find_slot_wal_limit_mib(settings)
     for setting, parameters in (
         ("parameter_overrides", budget.primary_parameters(settings)),
         ("replica_parameter_overrides", budget.replica_parameters(settings)),

@@ -126,7 +126,7 @@ def test_a_task_that_still_waits_for_postgresql_ends_at_once_when_it_is_stopped(
     assert f"start: {name} came before" in pooler.run.output()
 
 
-def test_a_usual_start_takes_one_connection_and_no_long_time(
+def test_a_usual_start_is_short_and_leaves_no_connection(
     service: PgBouncerStarter, proven: Callable[[str], None]
 ) -> None:
     pooler = service.start()

@@ -10,6 +10,7 @@ PRICED = {
     "AWS::CloudWatch::Alarm",
     "AWS::CloudWatch::Dashboard",
     "AWS::EC2::VPCEndpoint",
+    "AWS::ECS::Cluster",
     "AWS::ECS::Service",
     "AWS::ElasticLoadBalancingV2::LoadBalancer",
     "AWS::Events::Rule",
@@ -33,7 +34,6 @@ FREE = {
     "AWS::EC2::Subnet",
     "AWS::EC2::SubnetRouteTableAssociation",
     "AWS::EC2::VPC",
-    "AWS::ECS::Cluster",
     "AWS::ECS::TaskDefinition",  # Flyway's task runs for minutes
     "AWS::ElasticLoadBalancingV2::Listener",
     "AWS::ElasticLoadBalancingV2::TargetGroup",

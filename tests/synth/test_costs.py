@@ -67,6 +67,26 @@ def test_standbys_replicas_and_copies_in_the_other_region_are_paid_for(
     assert east["Secrets, and copies of secrets"] == west["Secrets, and copies of secrets"] == 4
 
 
+def test_each_metric_that_aws_charges_for_is_counted(synthesis: Synthesis) -> None:
+    amounts = _find_amounts(synthesis)
+    east = amounts[PRODUCTION.name, PRODUCTION.primary.name]
+    west = amounts[PRODUCTION.name, PRODUCTION.recovery.name]
+    assert east["Container Insights"] == 37
+    assert west["Container Insights"] == 0, "no task runs there"
+    templates = copy.deepcopy(synthesis.templates)
+    for cluster in find(
+        templates[names.stack(PRODUCTION, "Pooling")], "AWS::ECS::Cluster"
+    ).values():
+        cluster["ClusterSettings"] = [{"Name": "containerInsights", "Value": "disabled"}]
+    without = _find_amounts(Synthesis(folder=synthesis.folder, templates=templates))
+    assert without[PRODUCTION.name, PRODUCTION.primary.name]["Container Insights"] == 0
+    # The size of a disk is one metric for each instance.
+    staging = amounts[STAGING.name, STAGING.primary.name]
+    more_replicas = PRODUCTION.replicas - STAGING.replicas
+    assert more_replicas > 0
+    assert east["Own metrics"] - staging["Own metrics"] == more_replicas
+
+
 def test_a_resource_type_without_a_known_price_is_told(synthesis: Synthesis) -> None:
     assert find_unknown_types(synthesis.templates) == []
     templates = {"Stack": {"Resources": {"Table": {"Type": "AWS::DynamoDB::Table"}}}}

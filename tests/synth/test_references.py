@@ -1,13 +1,14 @@
 """References between stacks stand only where CloudFormation is known to take them."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from stacks.environments import ENVIRONMENTS
+from stacks.settings.environment import EnvironmentSettings
 from tests.support.synthesis import Synthesis, Template
-from tests.support.templates import build_once
+from tests.support.templates import build_templates, each_environment
 
 _REFERENCE = {"Fn::GetStackOutput": {"StackName": "Network", "OutputName": "Vpc"}}
 
@@ -44,9 +45,23 @@ def test_a_reference_is_a_whole_value_or_a_part_of_a_join(synthesis: Synthesis) 
         assert "Transform" not in template, name
         found += len(list(_find_references(template, ())))
     assert found > 100, "the search finds references"
-    for settings in ENVIRONMENTS:
-        for role, template in build_once(settings.name, is_recovery_promoted=True).items():
-            assert _find_doubtful(template) == [], role
+
+
+@each_environment
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"is_recovery_promoted": True},
+        {"is_recovery_promoted": True, "is_recovery_completed": True},
+        {"has_recovery_replica": False},
+    ],
+    ids=" ".join,
+)
+def test_the_same_holds_in_a_promotion_and_without_a_recovery_replica(
+    change: dict[str, bool], settings: EnvironmentSettings
+) -> None:
+    for role, template in build_templates(replace(settings, **change)).items():
+        assert _find_doubtful(template) == [], role
 
 
 @pytest.mark.parametrize(

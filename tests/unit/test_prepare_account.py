@@ -15,6 +15,7 @@ from stacks.settings.environment import EnvironmentSettings
 
 # The ids that moto gives to us-east-1a, b and c. In AWS they depend on the account.
 _IDS = ("use1-az6", "use1-az1", "use1-az2")
+_RECOVERY_IDS = ("usw2-az2", "usw2-az1", "usw2-az3")
 _OTHER_IDS = ("use1-az6", "use1-az1", "use1-az4")
 
 
@@ -26,10 +27,15 @@ def _list_roles() -> list[str]:
 
 @pytest.fixture
 def settings_of(monkeypatch: pytest.MonkeyPatch) -> Callable[..., EnvironmentSettings]:
-    """Changes staging, or its primary region, for the command."""
+    """Staging with the ids of its zones, and other changes of its primary region."""
 
     def change(*, account: str | None = None, **region: Any) -> EnvironmentSettings:  # noqa: ANN401
-        settings = replace(STAGING, account=account, primary=replace(STAGING.primary, **region))
+        settings = replace(
+            STAGING,
+            account=account,
+            primary=replace(STAGING.primary, **{"zone_ids": _IDS} | region),
+            recovery=replace(STAGING.recovery, zone_ids=_RECOVERY_IDS),
+        )
         monkeypatch.setattr(prepare_account, "ENVIRONMENTS", (settings,))
         return settings
 
@@ -38,8 +44,9 @@ def settings_of(monkeypatch: pytest.MonkeyPatch) -> Callable[..., EnvironmentSet
 
 @pytest.mark.usefixtures("aws")
 def test_a_fresh_account_gets_its_roles_and_a_second_run_changes_nothing(
-    capsys: pytest.CaptureFixture[str],
+    capsys: pytest.CaptureFixture[str], settings_of: Callable[..., EnvironmentSettings]
 ) -> None:
+    settings_of()
     assert not _list_roles()
     prepare_account.main(["staging"])
     first = capsys.readouterr().out
@@ -78,7 +85,10 @@ def test_a_role_that_appears_meanwhile_is_no_error() -> None:
 
 
 @pytest.mark.usefixtures("aws")
-def test_another_refusal_of_iam_is_an_error_of_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_refusal_of_iam_is_an_error_of_one_line(
+    monkeypatch: pytest.MonkeyPatch, settings_of: Callable[..., EnvironmentSettings]
+) -> None:
+    settings_of()
     iam = boto3.client("iam")
     make_client = boto3.client
     monkeypatch.setattr(
@@ -98,18 +108,23 @@ def test_another_refusal_of_iam_is_an_error_of_one_line(monkeypatch: pytest.Monk
 
 
 @pytest.mark.usefixtures("aws")
-def test_the_ids_of_the_zones_are_shown_to_record_them(
-    capsys: pytest.CaptureFixture[str], settings_of: Callable[..., EnvironmentSettings]
+def test_without_recorded_zone_ids_it_says_what_to_record_and_creates_nothing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prepare_account.main(["staging"])
-    said = capsys.readouterr().out
-    for zone, zone_id in zip(STAGING.primary.zones, _IDS, strict=True):
-        assert f"zone {zone} is {zone_id}\n" in said
-    assert f"write zone_ids={_IDS!r} into the primary region." in said
-    assert "zone us-west-2a is usw2-az" in said
-    settings_of(zone_ids=_IDS)
-    prepare_account.main(["staging"])
-    assert "into the primary region" not in capsys.readouterr().out
+    regions = {
+        place: replace(getattr(STAGING, place), zone_ids=()) for place in ("primary", "recovery")
+    }
+    monkeypatch.setattr(prepare_account, "ENVIRONMENTS", (replace(STAGING, **regions),))
+    with pytest.raises(SystemExit) as stopped:
+        prepare_account.main(["staging"])
+    assert str(stopped.value) == (
+        "make prepare: stacks/environments.py: staging does not record the ids of its zones, and "
+        "the subnets cannot move after the first deploy; if these are the right zones, write "
+        f"zone_ids={_IDS!r} into the primary region and zone_ids={_RECOVERY_IDS!r} into the "
+        "recovery region, then repeat"
+    )
+    assert f"zone {STAGING.primary.zones[0]} is {_IDS[0]}\n" in capsys.readouterr().out
+    assert not _list_roles()
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ class _FakeSession:
     server: "_FakeServer"
 
     def is_standby(self) -> bool:
-        return False
+        return self.server.is_standby
 
     def count_sessions(self, user: str) -> int:
         return self.server.sessions.get(user, 0)
@@ -54,6 +54,7 @@ class _FakeServer:
     host: str = "db.host"
     passwords: dict[str, str] = field(default_factory=dict)
     sessions: dict[str, int] = field(default_factory=dict)
+    is_standby: bool = False
 
     def log_in(self, user: str, password: str) -> _FakeSession | None:
         return _FakeSession(server=self) if self.passwords.get(user) == password else None
@@ -210,6 +211,26 @@ def test_a_password_that_the_server_refuses_never_becomes_current(
         with pytest.raises(RotationRefusedError, match="refuses the new password of"):
             rotation.run(step)
     assert read(client, MASTER)["password"] == FIRST_PASSWORD
+
+
+@pytest.mark.parametrize("name", [MASTER, POOLER])
+@pytest.mark.parametrize("step", STEPS)
+def test_a_standby_is_refused_at_each_step(
+    name: str,
+    step: str,
+    client: Any,  # noqa: ANN401
+    server: _FakeServer,
+) -> None:
+    """A standby has the primary's passwords, so a login alone does not tell them apart."""
+    rotation = build_rotation(client, name, begin(name), server)
+    for earlier in STEPS[: STEPS.index(step)]:
+        rotation.run(earlier)
+    passwords = dict(server.passwords)
+    standby = replace(rotation, database=replace(server, is_standby=True))
+    with pytest.raises(RotationRefusedError, match="is a standby"):
+        standby.run(step)
+    assert server.passwords == passwords
+    assert read(client, name)["password"] == FIRST_PASSWORD
 
 
 def test_the_function_builds_a_rotation_from_its_event_and_its_environment(

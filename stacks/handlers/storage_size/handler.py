@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 
 import boto3
 
-from .allocated_storage import find_sizes_bytes, render_metric_line
+from .allocated_storage import find_sizes_bytes
+from .metric_line import render_metric_line
 
 
 def handler(_event: object, _context: object) -> None:
