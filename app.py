@@ -11,6 +11,7 @@ import aws_cdk as cdk
 from db import flyway
 from db.migrations import Migration, read_migrations
 from stacks.database import DatabaseStack
+from stacks.known_environments import read_environments
 from stacks.migrations import MigrationsStack
 from stacks.monitoring import MonitoringStack
 from stacks.network import NetworkStack
@@ -20,24 +21,15 @@ from stacks.recovery_base import RecoveryBaseStack
 from stacks.settings import guards
 from stacks.settings.environment import EnvironmentSettings
 
-try:
-    from stacks.environments import ENVIRONMENTS
-except ValueError as error:
-    sys.exit(str(error))
-except TypeError as error:  # a setting is missing, or its name is wrong
-    sys.exit(f"stacks/environments.py: {error}")
-if not isinstance(ENVIRONMENTS, tuple):
-    sys.exit("stacks/environments.py: ENVIRONMENTS is no tuple; end one environment with a comma")
-
 
 def build_stacks(
     app: cdk.App,
-    environments: Iterable[EnvironmentSettings] = ENVIRONMENTS,
+    environments: Iterable[EnvironmentSettings],
     *,
     migrations: Sequence[Migration],
     account: str | None,
 ) -> None:
-    """Adds the stacks of all environments to the app.
+    """Adds the stacks of the environments to the app.
 
     `account` is the account of environments that name none. If it is None too, the templates can be
     deployed to any account. Raises ValueError when a check of the settings fails
@@ -110,6 +102,7 @@ def main() -> None:
     try:
         build_stacks(
             app,
+            read_environments(),
             migrations=read_migrations(),
             # The CDK's command line finds the account by the caller's credentials.
             account=os.environ.get("CDK_DEFAULT_ACCOUNT"),

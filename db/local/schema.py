@@ -10,9 +10,9 @@ from db.local.postgres import Postgres
 from db.migrations import Migration, calculate_checksums, check_migrations, find_migrations
 
 _ANOTHER_DATABASE = (
-    "to keep this data, switch back to the branch that applied it, or give this checkout its own "
-    "database (docs/localhost.md#two-branches); to begin with a new database, run make reset and "
-    "make up"
+    "to keep this data, restore the file or switch back to its branch, or give this checkout its "
+    "own database (docs/localhost.md#two-branches); to begin with a new database, run make reset "
+    "and make up"
 )
 
 

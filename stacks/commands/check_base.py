@@ -22,6 +22,8 @@ def describe_age(base: BaseImage, today: date) -> str:
             f"whatever the registry has that day; {_REMEDY}"
         )
     days = (today - base.resolved).days
+    if days < 0:
+        return f"{SHOWN}: resolved is {base.resolved}, a day in the future; run make base"
     if days <= _MAXIMUM_DAYS:
         return ""
     return (

@@ -6,7 +6,7 @@ Only the exact name of an environment is accepted: a pattern such as * would dep
 import sys
 from collections.abc import Sequence
 
-from stacks.environments import ENVIRONMENTS
+from stacks.known_environments import read_environments
 from stacks.settings import names
 
 _WRONG_USAGE = 2
@@ -14,7 +14,7 @@ _WRONG_USAGE = 2
 
 def main(arguments: Sequence[str]) -> int:
     """The exit status: 0, or 2 if the name is not that of an environment."""
-    known = [settings.name for settings in ENVIRONMENTS]
+    known = [settings.name for settings in read_environments()]
     if len(arguments) != 1 or arguments[0] not in known:
         print(
             f"ENV is {' '.join(arguments)!r}; type ENV={'|'.join(known)}, one of the environments "

@@ -18,7 +18,7 @@ from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 
-from stacks.environments import ENVIRONMENTS
+from stacks.known_environments import read_environments
 from stacks.settings.base_image import BASE_FILE, SHOWN, BaseImage, read_base, render_base
 
 _TIMEOUT = "10m"  # for one call of skopeo; the base has 30 MB
@@ -135,7 +135,7 @@ def _describe(before: BaseImage, after: BaseImage) -> str:
 
 
 def main(file: Path = BASE_FILE) -> None:
-    architectures = sorted({_ARCHITECTURES[it.task_cpu_architecture] for it in ENVIRONMENTS})
+    architectures = sorted({_ARCHITECTURES[it.task_cpu_architecture] for it in read_environments()})
     try:
         before = read_base(file)
         after = resolve(before, architectures, datetime.now(UTC).date())

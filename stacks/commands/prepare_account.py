@@ -14,7 +14,7 @@ from typing import Any
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
-from stacks.environments import ENVIRONMENTS
+from stacks.known_environments import read_environments
 from stacks.settings.environment import EnvironmentSettings, Region
 
 _WRONG_USAGE = 2
@@ -110,7 +110,7 @@ def _compare_zones(settings: EnvironmentSettings, place: str, region: Region) ->
 
 
 def main(arguments: Sequence[str]) -> None:
-    by_name = {settings.name: settings for settings in ENVIRONMENTS}
+    by_name = {settings.name: settings for settings in read_environments()}
     if len(arguments) != 1 or arguments[0] not in by_name:
         print(f"make prepare: type make prepare ENV={'|'.join(by_name)}", file=sys.stderr)
         sys.exit(_WRONG_USAGE)

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
-from stacks.environments import ENVIRONMENTS
+from stacks.known_environments import read_environments
 from stacks.settings import names
 from stacks.settings.access import APP_USER, CLIENT_USERS, PASSWORD_LENGTH
 from stacks.settings.environment import EnvironmentSettings
@@ -65,7 +65,7 @@ def _check_original(name: str, region: str, described: dict[str, Any]) -> None:
 
 
 def main(arguments: Sequence[str]) -> None:
-    settings_by_name = {settings.name: settings for settings in ENVIRONMENTS}
+    settings_by_name = {settings.name: settings for settings in read_environments()}
     parser = _Parser(
         prog="make rotate",
         usage=f"make rotate ENV={'|'.join(settings_by_name)} [LOGIN={'|'.join(CLIENT_USERS)}]",

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from stacks.known_environments import read_environments
 from stacks.review.costs import Bill, find_bills, read_prices
 from stacks.review.differences import Template
 from stacks.review.verdicts import Effect, Severity, Verdict
@@ -13,14 +14,12 @@ def judge_costs(
     old: dict[str, Template], new: dict[str, Template], regions: dict[str, str]
 ) -> Iterator[Verdict]:
     """A verdict for each environment and region whose cost changes. `regions` is of the stacks."""
-    # A wrong setting raises at this import. By now, the synth has accepted the settings.
-    from stacks.environments import ENVIRONMENTS  # noqa: PLC0415
-
     known = {name: template for name, template in old.items() if name in regions}
     try:
         content = read_prices()
-        before = find_bills(known, regions, content, ENVIRONMENTS)
-        after = find_bills(new, regions, content, ENVIRONMENTS)
+        environments = read_environments()
+        before = find_bills(known, regions, content, environments)
+        after = find_bills(new, regions, content, environments)
     except (OSError, ValueError, KeyError) as error:
         yield _build(
             "all environments",

@@ -11,6 +11,7 @@ from db.flyway import DATABASE_FOLDER
 
 BASE_FILE = DATABASE_FOLDER / "images" / "base.json"
 SHOWN = "db/images/base.json"  # as messages name it
+_REPAIR = "restore the file with git checkout, then run make base"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,9 +27,9 @@ class BaseImage:
         if not re.fullmatch(r"[\w.:/-]+", self.name):
             raise ValueError(f"name is {self.name!r}; write one such as debian:trixie-slim")
         if self.digest is not None and not re.fullmatch("sha256:[0-9a-f]{64}", self.digest):
-            raise ValueError(f"digest is {self.digest!r}; run make base, which writes it")
+            raise ValueError(f"digest is {self.digest!r}; {_REPAIR}")
         if (self.digest is None) != (self.resolved is None):
-            raise ValueError("digest or resolved is missing; run make base, which writes both")
+            raise ValueError(f"digest or resolved is missing; {_REPAIR}")
 
     @property
     def build_args(self) -> dict[str, str]:
@@ -49,14 +50,17 @@ def read_base(file: Path = BASE_FILE) -> BaseImage:
             name=content["name"],
             digest=content["digest"],
             resolved=date.fromisoformat(resolved) if resolved else None,
-            packages=content["packages"],
+            packages=dict(content["packages"]),
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{SHOWN}: {_describe(error)}") from None
 
 
 def _describe(error: Exception) -> str:
-    return f"{error} is missing" if isinstance(error, KeyError) else str(error)
+    if isinstance(error, KeyError):
+        return f"{error} is missing; {_REPAIR}"
+    text = str(error)
+    return text if _REPAIR in text or "write one" in text else f"{text}; {_REPAIR}"
 
 
 def render_base(base: BaseImage) -> str:

@@ -154,7 +154,7 @@ def _check_region(settings: "EnvironmentSettings", place: str, region: "Region")
         not region.zone_ids
         or (
             len(set(region.zone_ids)) == len(region.zones)
-            and all(re.fullmatch(r"[a-z]{3}\d-az\d", zone_id) for zone_id in region.zone_ids)
+            and all(re.fullmatch(r"[a-z]+\d-az\d+", zone_id) for zone_id in region.zone_ids)
         ),
         settings,
         f"{place}.zone_ids",

@@ -6,6 +6,7 @@ from cdk_nag import AwsSolutionsChecks, NIST80053R5Checks
 from app import build_stacks
 from db.migrations import read_migrations
 from stacks.constructs.findings import acknowledge
+from stacks.known_environments import read_environments
 from tests.support.accepted_findings import read_accepted_findings
 
 ACCOUNT = "111111111111"
@@ -13,7 +14,7 @@ ACCOUNT = "111111111111"
 
 def main() -> None:
     app = cdk.App()
-    build_stacks(app, migrations=read_migrations(), account=ACCOUNT)
+    build_stacks(app, read_environments(), migrations=read_migrations(), account=ACCOUNT)
     cdk.Validations.of(app).add_plugins(AwsSolutionsChecks(app), NIST80053R5Checks(app))
     # The synth fails on a rule that docs/design.md does not have. tests/synth/test_audit.py
     # compares the constructs on which a rule is not satisfied.

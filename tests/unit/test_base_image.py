@@ -51,9 +51,10 @@ def test_a_diff_of_the_file_shows_one_line_for_each_package() -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"digest": "latest"}, "digest is 'latest'; run make base, which writes it"),
-        ({"digest": None}, "digest or resolved is missing; run make base, which writes both"),
-        ({"resolved": None}, "digest or resolved is missing; run make base, which writes both"),
+        ({"digest": "latest"}, "digest is 'latest'; restore the file"),
+        ({"digest": None}, "digest or resolved is missing; restore the file"),
+        ({"resolved": None}, "digest or resolved is missing; restore the file"),
+        ({"packages": None}, "'NoneType' object is not iterable; restore the file"),
         ({"resolved": "yesterday"}, "Invalid isoformat string: 'yesterday'"),
         (
             {"name": "debian@sha256:1"},
@@ -74,6 +75,7 @@ def test_a_wrong_file_is_refused_in_one_line(
 
 def test_a_base_is_old_after_35_days() -> None:
     assert describe_age(_PINNED, date(2026, 1, 31)) == ""
+    assert "a day in the future; run make base" in describe_age(_PINNED, date(2026, 1, 1))
     assert describe_age(_PINNED, date(2026, 3, 7)) == "", "35 days"
     assert describe_age(_PINNED, date(2026, 3, 8)) == (
         "db/images/base.json: debian:trixie-slim was resolved 36 days ago, and 35 is the most, "

@@ -36,7 +36,7 @@ def settings_of(monkeypatch: pytest.MonkeyPatch) -> Callable[..., EnvironmentSet
             primary=replace(STAGING.primary, **{"zone_ids": _IDS} | region),
             recovery=replace(STAGING.recovery, zone_ids=_RECOVERY_IDS),
         )
-        monkeypatch.setattr(prepare_account, "ENVIRONMENTS", (settings,))
+        monkeypatch.setattr(prepare_account, "read_environments", lambda: (settings,))
         return settings
 
     return change
@@ -114,7 +114,8 @@ def test_without_recorded_zone_ids_it_says_what_to_record_and_creates_nothing(
     regions = {
         place: replace(getattr(STAGING, place), zone_ids=()) for place in ("primary", "recovery")
     }
-    monkeypatch.setattr(prepare_account, "ENVIRONMENTS", (replace(STAGING, **regions),))
+    changed = replace(STAGING, **regions)
+    monkeypatch.setattr(prepare_account, "read_environments", lambda: (changed,))
     with pytest.raises(SystemExit) as stopped:
         prepare_account.main(["staging"])
     assert str(stopped.value) == (

@@ -131,7 +131,7 @@ def test_every_class_has_a_name_of_its_own() -> None:
         (
             "stacks/commands",
             {"stacks", "db", *_CDK},
-            {"stacks.commands", "stacks.environments", "stacks.settings"},
+            {"stacks.commands", "stacks.known_environments", "stacks.settings"},
         ),
         # All tests use support, so it imports none of them.
         ("tests/support", {"tests"}, {"tests.support"}),

@@ -107,7 +107,7 @@ def test_make_rotate_passes_on_what_was_typed(typed: list[str], given: list[str]
 
 def _promote(monkeypatch: pytest.MonkeyPatch) -> None:
     promoted = replace(STAGING, is_recovery_promoted=True)
-    monkeypatch.setattr(rotate, "ENVIRONMENTS", (promoted,))
+    monkeypatch.setattr(rotate, "read_environments", lambda: (promoted,))
 
 
 def _make_copied_secret() -> None:
