@@ -182,6 +182,14 @@ def _check_region(settings: "EnvironmentSettings", place: str, region: "Region")
         f"{place}.endpoint_zones",
         f"use 1 to {_ZONES}, because no task starts without VPC endpoints",
     )
+    for associated in region.associated_vpcs:
+        _refuse_unless(
+            all(isinstance(getattr(associated, name, None), str) for name in ("vpc_id", "region")),
+            settings,
+            f"{place}.associated_vpcs",
+            "use AssociatedVpc(vpc_id=..., region=...)",
+            part=str(associated),
+        )
     if region.existing_vpc is not None:
         _check_existing_vpc(settings, place, region.existing_vpc)
 

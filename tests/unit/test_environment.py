@@ -137,6 +137,7 @@ def test_a_name_that_no_physical_name_can_hold_is_refused(name: str) -> None:
             "this range is a large part of the internet",
         ),
         ("client_cidrs", ("office",), "office", "use an IPv4 range"),
+        ("associated_vpcs", ("vpc-1",), "vpc-1", "use AssociatedVpc(vpc_id=..., region=...)"),
         ("endpoint_zones", 0, None, "use 1 to 3, because no task starts without VPC endpoints"),
         ("endpoint_zones", 4, None, "use 1 to 3"),
         ("endpoint_zones", True, None, "use 1 to 3"),
