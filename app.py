@@ -81,7 +81,11 @@ def _build_environment(
         secrets=database.secrets,
     )
     pooling.add_stack_dependency(migrations_stack)
-    MonitoringStack(app, settings=settings, account=account, pgbouncer=pooling.pgbouncer)
+    monitoring = MonitoringStack(
+        app, settings=settings, account=account, pgbouncer=pooling.pgbouncer
+    )
+    # RDS refuses an event subscription for an instance that does not exist.
+    monitoring.add_stack_dependency(database)
     recovery = RecoveryStack(
         app,
         settings=settings,

@@ -117,10 +117,13 @@ def _add_storage(
         BELOW,
         _STORAGE_FREE_PERCENT,
         periods=2,
+        # FILL may give no data for a size without any data point.
+        missing=_BREACHING,
         text=AlarmText(
             problem=f"{instance.identifier} has less than {_STORAGE_FREE_PERCENT} % of its disk "
             "free. RDS's storage autoscaling has not helped: the disk is at storage_maximum_gib "
-            f"({settings.storage_maximum_gib} GiB), or it grew less than six hours ago.",
+            f"({settings.storage_maximum_gib} GiB), or it grew less than six hours ago. "
+            "Or there are no metrics.",
             command=f"aws rds describe-db-instances --region {alarms.region} "
             f"--db-instance-identifier {instance.identifier} --query 'DBInstances[0]."
             "[DBInstanceStatus,AllocatedStorage,MaxAllocatedStorage]'",

@@ -1,11 +1,12 @@
 """The alarms of jobs: password changes, measurements, backups and the copies of secrets."""
 
+import aws_cdk as cdk
 from aws_cdk import aws_cloudwatch as cloudwatch
 
 from stacks.constructs.alarm_text import AlarmText
 from stacks.constructs.alarms import ABOVE, Alarms
 from stacks.constructs.backup_measures import BackupMeasures
-from stacks.constructs.metrics import FIVE_MINUTES, build_aws_metric
+from stacks.constructs.metrics import FIFTEEN_MINUTES, FIVE_MINUTES, build_aws_metric
 from stacks.settings import names
 from stacks.settings.environment import EnvironmentSettings
 
@@ -39,10 +40,14 @@ def add_renewal_alarm(alarms: Alarms, settings: EnvironmentSettings) -> None:
         "renewal-failed",
         names.renewal_function(settings),
         problem="The function that replaces PgBouncer's tasks after a change of a password or of "
-        "the schema failed.",
+        "the schema failed. Or it did not run for 15 minutes.",
         waiting="The tasks go on with the old passwords. A client with a new password is "
         "refused. The next rotation refuses to change the password that the tasks still use. "
         "After a migration, prepared statements fail.",
+        # One failure is enough: nothing repeats the run that follows a migration. The schedule has
+        # three runs in this period.
+        period=FIFTEEN_MINUTES,
+        missing=_BREACHING,
     )
 
 
@@ -52,24 +57,37 @@ def add_storage_size_alarm(alarms: Alarms, settings: EnvironmentSettings) -> Non
         "storage-size-failed",
         names.storage_size_function(settings),
         problem="The function that measures the size of the instances' disks failed three times "
-        "in a row.",
+        "in a row. Or it did not run for 15 minutes.",
         waiting="The alarm storage takes the largest size that a disk may have, and fires too "
         "early. The alarm storage-trend does not fire at all.",
         periods=3,
+        missing=_BREACHING,
     )
 
 
 def _add_function_alarm(
-    alarms: Alarms, subject: str, function: str, *, problem: str, waiting: str, periods: int = 1
+    alarms: Alarms,
+    subject: str,
+    function: str,
+    *,
+    problem: str,
+    waiting: str,
+    periods: int = 1,
+    period: cdk.Duration = FIVE_MINUTES,
+    missing: cloudwatch.TreatMissingData = _NOT_BREACHING,
 ) -> None:
-    """An alarm for errors of a Lambda function. The log of the function says more."""
+    """An alarm for errors of a Lambda function. The log of the function says more.
+
+    A function that does not run reports no errors either. So `missing` is a breach for a function
+    with a schedule.
+    """
     alarms.add(
         subject,
-        _count_errors(function),
+        _count_errors(function, period),
         ABOVE,
         0,
         periods=periods,
-        missing=_NOT_BREACHING,
+        missing=missing,
         text=AlarmText(
             problem=problem,
             command=f"aws logs tail /aws/lambda/{function} --region {alarms.region} --since 2h",
@@ -200,12 +218,12 @@ def add_secret_copies_alarm(alarms: Alarms, settings: EnvironmentSettings, place
     )
 
 
-def _count_errors(function: str) -> cloudwatch.Metric:
+def _count_errors(function: str, period: cdk.Duration = FIVE_MINUTES) -> cloudwatch.Metric:
     return build_aws_metric(
         "AWS/Lambda",
         "Errors",
         dimensions={"FunctionName": function},
         statistic="Sum",
-        period=FIVE_MINUTES,
+        period=period,
         label=f"errors of {function}",
     )

@@ -8,6 +8,7 @@ from stacks.settings.environment import EnvironmentSettings
 
 MINUTE = cdk.Duration.minutes(1)
 FIVE_MINUTES = cdk.Duration.minutes(5)
+FIFTEEN_MINUTES = cdk.Duration.minutes(15)
 
 
 def build_own_metric(

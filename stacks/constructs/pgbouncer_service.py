@@ -75,7 +75,13 @@ class PgBouncerService(Construct):
         service.node.add_dependency(definition.obtain_execution_role(), database)
         if tasks_maximum:
             _add_scaling(service, tasks, tasks_maximum)
-        add_task_renewal(self, settings, service=service, secrets=secrets)
+        add_task_renewal(
+            self,
+            settings,
+            service=service,
+            secrets=secrets,
+            has_migrations=region == settings.primary,
+        )
         balancer = build_load_balancer(
             self, settings, region=region, network=network, service_group=group
         )

@@ -23,8 +23,12 @@ def add_task_renewal(
     *,
     service: ecs.FargateService,
     secrets: PgBouncerSecrets,
+    has_migrations: bool,
 ) -> None:
-    """A task reads its passwords only when it starts, so a new password needs new tasks."""
+    """A task reads its passwords only when it starts, so a new password needs new tasks.
+
+    `has_migrations` is whether Flyway runs in this region.
+    """
     function = build_scheduled_function(
         scope,
         "Renewal",
@@ -38,7 +42,9 @@ def add_task_renewal(
         },
         statements=[
             iam.PolicyStatement(
-                actions=["ecs:DescribeServices", "ecs:UpdateService"],
+                # All three are allowed by the service's ARN
+                # (https://docs.aws.amazon.com/AmazonECS/latest/developerguide/service-deployment-permissions.html).
+                actions=["ecs:DescribeServices", "ecs:ListServiceDeployments", "ecs:UpdateService"],
                 resources=[service.service_arn],
             ),
             iam.PolicyStatement(
@@ -48,7 +54,8 @@ def add_task_renewal(
         ],
         interval=FIVE_MINUTES,
     )
-    _add_migrations(scope, settings, function)
+    if has_migrations:
+        _add_migrations(scope, settings, function)
 
 
 def _add_migrations(

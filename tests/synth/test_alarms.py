@@ -35,7 +35,7 @@ _FURTHER = {
     "renewal-failed",
     "storage-size-failed",
 }
-_IN_BOTH_REGIONS = {"renewal-failed"}
+_IN_BOTH_REGIONS = {"renewal-failed", "storage-size-failed"}
 _INSTANCE = re.compile(r"^(primary|replica-\d+|recovery)-")
 _TEXT = re.compile(
     r"(?P<problem>.+\.)\n\n"
@@ -123,8 +123,20 @@ def test_what_can_run_out_or_fall_silent_has_an_alarm(settings: EnvironmentSetti
         "pooler-down",
         "pooler-running",
         "replica-1-lag",
+        "primary-storage",
+        "storage-size-failed",
+        "renewal-failed",
     ):
         assert alarms[silent]["TreatMissingData"] == "breaching"
+    # A rotation runs once a month.
+    assert alarms["rotation-failed"]["TreatMissingData"] == "notBreaching"
+    for scheduled in ("storage-size-failed", "renewal-failed"):
+        alarm = alarms[scheduled]
+        (query,) = alarm["Metrics"]
+        # The schedule is not exact: one missed run is no silence.
+        assert query["MetricStat"]["Period"] * alarm["EvaluationPeriods"] == 3 * 300
+    # Nothing repeats the run that follows a migration.
+    assert alarms["renewal-failed"]["EvaluationPeriods"] == 1
     # The replicas of an idle primary show up to 300 s.
     assert alarms["replica-1-lag"]["Threshold"] > 300
 
@@ -272,8 +284,6 @@ def _list_names(settings: EnvironmentSettings, synthesis: Synthesis) -> Iterator
             for key, value in resource.get("Properties", {}).items():
                 if isinstance(value, str) and (key.endswith("Name") or key.endswith("Identifier")):
                     yield value
-    # RDS and Secrets Manager create this function and its log.
-    yield names.rotation_function(settings)
 
 
 @each_environment

@@ -180,6 +180,19 @@ def test_a_migration_that_no_deploy_follows_replaces_pgbouncers_tasks(
     assert [target["Arn"] for target in rule["Targets"]] == [{"Fn::GetAtt": [function_id, "Arn"]}]
 
 
+def test_where_no_migration_runs_only_the_schedule_replaces_pgbouncers_tasks(
+    stacks: dict[str, Template],
+) -> None:
+    """Flyway's tasks and their events are in the primary region."""
+    for role, count in (("Pooling", 1), ("Recovery", 0)):
+        groups = [
+            rule["EventPattern"]["detail"]["group"]
+            for rule in find(stacks[role], _RULE).values()
+            if "group" in rule.get("EventPattern", {}).get("detail", {})
+        ]
+        assert groups == [[f"family:{names.migrations(STAGING)}"]] * count
+
+
 def test_a_person_starts_flyway_with_the_mark_that_the_rule_looks_for(
     stacks: dict[str, Template],
 ) -> None:

@@ -123,6 +123,16 @@ def test_migrations_are_deployed_after_network_and_database_and_before_pgbouncer
 
 
 @each_environment
+def test_the_instances_are_there_before_rds_is_asked_for_mails_about_them(
+    settings: EnvironmentSettings, synthesis: Synthesis
+) -> None:
+    """RDS refuses an event subscription for an instance that does not exist."""
+    manifest = json.loads((synthesis.folder / "manifest.json").read_text(encoding="utf-8"))
+    monitoring = manifest["artifacts"][names.stack(settings, "Monitoring")]
+    assert names.stack(settings, "Database") in monitoring["dependencies"]
+
+
+@each_environment
 @pytest.mark.parametrize("role", ["Pooling", "Recovery"])
 def test_a_new_schema_version_replaces_pgbouncers_tasks(
     settings: EnvironmentSettings, role: str, synthesis: Synthesis

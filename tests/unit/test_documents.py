@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import jmespath
 import pglast
 import pytest
 
@@ -216,6 +217,29 @@ def _is_in_templates(name: str) -> bool:
 @cache
 def _read_templates() -> str:
     return "\n".join(path.read_text(encoding="utf-8") for path in _SNAPSHOTS.glob("*.json"))
+
+
+def test_the_groups_of_a_deleted_replica_are_in_the_stack() -> None:
+    """The runbook finds them by the beginning of their logical ids."""
+    (query,) = re.findall(
+        r'describe-stack-resources .*?--query\s+(?:\\\n\s*)?"(.+?)"', RUNBOOK.text, re.DOTALL
+    )
+    template = json.loads((_SNAPSHOTS / "CloudFlow-Staging-Database.json").read_text("utf-8"))
+    known = [
+        {"LogicalResourceId": name, "ResourceType": resource["Type"], "PhysicalResourceId": name}
+        for name, resource in template["Resources"].items()
+    ]
+    found = dict(jmespath.search(query, {"StackResources": known}))
+    replica = next(
+        resource["Properties"]
+        for resource in template["Resources"].values()
+        if resource["Type"] == "AWS::RDS::DBInstance"
+        and "SourceDBInstanceIdentifier" in resource["Properties"]
+    )
+    assert found == {
+        "AWS::EC2::SecurityGroup": replica["VPCSecurityGroups"][0]["Fn::GetAtt"][0],
+        "AWS::RDS::DBParameterGroup": replica["DBParameterGroupName"]["Ref"],
+    }
 
 
 # Links

@@ -7,6 +7,7 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.stub import Stubber
 
 from stacks.environments import STAGING
 from stacks.handlers.renew_tasks import handler as renew_tasks
@@ -25,13 +26,15 @@ def _make_secret(user: str) -> str:
     return str(answer["ARN"])
 
 
-def _make_service() -> Any:  # noqa: ANN401
+def _make_service(monkeypatch: pytest.MonkeyPatch) -> Any:  # noqa: ANN401
     ecs = boto3.client("ecs")
     ecs.create_cluster(clusterName="c")
     ecs.register_task_definition(
         family="f", containerDefinitions=[{"name": "a", "image": "b", "memory": 1}]
     )
     ecs.create_service(cluster="c", serviceName="s", taskDefinition="f", desiredCount=1)
+    # moto does not know this call.
+    monkeypatch.setattr(ecs, "list_service_deployments", lambda **_: {"serviceDeployments": []})
     return ecs
 
 
@@ -42,7 +45,7 @@ def test_a_changed_secret_replaces_the_tasks_once(
 ) -> None:
     secrets = boto3.client("secretsmanager")
     arns = {name: _make_secret(name) for name in ("app", "pgbouncer")}
-    ecs = _make_service()
+    ecs = _make_service(monkeypatch)
     begun: list[dict[str, Any]] = []
     ecs.meta.events.register(
         "provide-client-params.ecs.UpdateService", lambda params, **_: begun.append(params)
@@ -63,6 +66,52 @@ def test_a_changed_secret_replaces_the_tasks_once(
     services = {"services": [{"deployments": [{"createdAt": later}]}]}
     monkeypatch.setattr(ecs, "describe_services", lambda **_: services)
     assert not replace(), "the deployment that it began is younger than the secret"
+
+
+@pytest.mark.parametrize(
+    ("changed", "is_replacing"),
+    [
+        (_NOW, False),
+        # The secret changed again, so new tasks may be able to log in.
+        (_NOW + 2 * _MINUTE, True),
+    ],
+)
+@pytest.mark.usefixtures("aws")
+def test_a_rollout_that_was_rolled_back_is_not_repeated(
+    changed: datetime, is_replacing: bool
+) -> None:
+    """The service has only its old deployment. The failed one is on the second page of the list."""
+    ecs, secrets = boto3.client("ecs"), boto3.client("secretsmanager")
+    of_the_service = {"cluster": "c", "service": "s"}
+    old, failed = (
+        {"createdAt": created, "status": status}
+        for created, status in (
+            (_NOW - 9 * _MINUTE, "SUCCESSFUL"),
+            (_NOW + _MINUTE, "ROLLBACK_SUCCESSFUL"),
+        )
+    )
+    with Stubber(ecs) as of_ecs, Stubber(secrets) as of_secrets:
+        of_ecs.add_response(
+            "describe_services",
+            {"services": [{"deployments": [{"createdAt": old["createdAt"]}]}]},
+            {"cluster": "c", "services": ["s"]},
+        )
+        of_ecs.add_response(
+            "list_service_deployments",
+            {"serviceDeployments": [old], "nextToken": "2"},
+            of_the_service,
+        )
+        of_ecs.add_response(
+            "list_service_deployments",
+            {"serviceDeployments": [failed]},
+            of_the_service | {"nextToken": "2"},
+        )
+        if is_replacing:
+            of_ecs.add_response("update_service", {}, of_the_service | {"forceNewDeployment": True})
+        of_secrets.add_response("describe_secret", {"LastChangedDate": changed}, {"SecretId": "a"})
+        replaced = replace_outdated_tasks("c", "s", ["a"], ecs=ecs, secrets=secrets)
+        of_ecs.assert_no_pending_responses()
+    assert replaced is is_replacing
 
 
 @pytest.mark.usefixtures("aws")
@@ -110,7 +159,7 @@ def test_the_end_of_a_migration_replaces_older_tasks(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    ecs = _make_service()
+    ecs = _make_service(monkeypatch)
     begun: list[dict[str, Any]] = []
     ecs.meta.events.register(
         "provide-client-params.ecs.UpdateService", lambda params, **_: begun.append(params)

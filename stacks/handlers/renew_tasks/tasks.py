@@ -2,15 +2,18 @@
 
 A task reads its secrets once, when it starts (ECS Developer Guide, "Pass Secrets Manager secrets
 through Amazon ECS environment variables"). On a schedule, this module compares the date of each
-secret with the date of the newest deployment. A schedule is safer than an event: a lost event would
-stay unnoticed until the old password stops working.
+secret with the start of the newest deployment. A schedule is safer than an event: a lost event
+would stay unnoticed until the old password stops working.
+
+A deployment that failed or was rolled back counts too. Otherwise each run would repeat it, with
+tasks that fail again.
 
 A server connection that prepared a statement before a migration can fail after it. So the end of a
 migration replaces the tasks at once.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -70,7 +73,29 @@ def _find_newest_deployment(
             f"there is no service {service} in cluster {cluster}; deploy the stack Pooling, or "
             "Recovery in the recovery region: docs/runbook.md#renewal-failed"
         )
-    return max(deployment["createdAt"] for deployment in services[0]["deployments"])
+    # After a rollback the service has only the older deployment again.
+    return max(
+        deployment["createdAt"]
+        for deployment in (
+            *services[0]["deployments"],
+            *_list_service_deployments(cluster, service, ecs),
+        )
+    )
+
+
+def _list_service_deployments(
+    cluster: str,
+    service: str,
+    ecs: Any,  # noqa: ANN401
+) -> Iterator[dict[str, Any]]:
+    """The deployments that ECS still knows, of every status. botocore has no paginator for it."""
+    page: dict[str, Any] = {}
+    while True:
+        answer = ecs.list_service_deployments(cluster=cluster, service=service, **page)
+        yield from answer["serviceDeployments"]
+        if not answer.get("nextToken"):
+            return
+        page = {"nextToken": answer["nextToken"]}
 
 
 def _deploy_again(
