@@ -323,28 +323,26 @@ def _check_windows(settings: "EnvironmentSettings") -> None:
             "a replica that is making a backup",
         )
     # Every instance, in the order in which RDS must upgrade them.
+    replicas = {
+        f"replica {number} restarts at {later}": parse_weekly_window(later)
+        for number in range(1, settings.replicas + 1)
+        for later in (render_later_window(settings.replica_maintenance_window, number),)
+    }
     maintenance = [
-        ("recovery_maintenance_window", weekly["recovery_maintenance_window"]),
-        *(
-            (
-                "replica_maintenance_window",
-                parse_weekly_window(
-                    render_later_window(settings.replica_maintenance_window, number)
-                ),
-            )
-            for number in range(1, settings.replicas + 1)
-        ),
-        ("maintenance_window", weekly["maintenance_window"]),
+        ("recovery_maintenance_window", "", weekly["recovery_maintenance_window"]),
+        *(("replica_maintenance_window", f" ({it})", replicas[it]) for it in replicas),
+        ("maintenance_window", "", weekly["maintenance_window"]),
     ]
-    for (setting, window), (backup, minutes) in product(maintenance, backups.items()):
+    for (setting, shown, window), (backup, minutes) in product(maintenance, backups.items()):
         _refuse_unless(
             not is_touching_daily(minutes, window),
             settings,
             setting,
-            f"move it away from {backup} ({getattr(settings, backup)}), with time between them, "
-            "because a restart must not meet a backup that began late or takes long",
+            f"move it{shown} away from {backup} ({getattr(settings, backup)}), or move that one, "
+            "with time between them, because a restart must not meet a backup that began late or "
+            "takes long",
         )
-    order = [window for _, window in maintenance]
+    order = [window for _, _, window in maintenance]
     _refuse_unless(
         is_in_order(order) and not any(starmap(is_touching, combinations(order, 2))),
         settings,
