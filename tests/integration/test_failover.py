@@ -47,6 +47,7 @@ _SERVER_USER = roles.POOLER_USERS[0]
 _STEADY_SECONDS = 1.0
 _BEHIND_SECONDS = 0.5
 _SLACK_SECONDS = 4  # of a busy machine
+_BUSY_SECONDS = 1  # a refusal may end later on a busy machine
 _WRITERS = 6
 _RESTART_SECONDS = 8.0
 _PROGRAM_SECONDS = 20
@@ -561,8 +562,12 @@ def test_with_two_replicas_the_read_only_name_survives_the_restart_of_each(
             reader.start_again()
             load.wait_until_served()
     assert load.longest_pause_seconds < _RESTART_SECONDS
-    # A restart ends at most the one read that each client runs at that moment.
-    assert len(load.failures) <= _WRITERS * len(site.readers)
+    # A restart ends the one read that each client runs at that moment. In some runs PgBouncer's
+    # login then meets the server that is down, and PgBouncer refuses clients for
+    # server_login_retry. Each client tries again after retry_seconds.
+    refused_seconds = site.read("server_login_retry") + _BUSY_SECONDS
+    failures = _WRITERS * (1 + math.ceil(refused_seconds / load.retry_seconds))
+    assert len(load.failures) <= failures * len(site.readers)
     proven(f"two replicas, each down for {_RESTART_SECONDS} s in turn: {_describe_reads(load)}")
 
 
