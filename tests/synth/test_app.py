@@ -71,7 +71,8 @@ def _record_requests() -> Generator[tuple[str, list[str]]]:
 
 def _list_stacks(synthesis: Synthesis, *, folder: Path, cache: Path, proxy: str) -> None:
     """Run `cdk list`. It reads the cdk.json of this folder."""
-    environment = {name: v for name, v in os.environ.items() if not name.startswith("CDK_")}
+    # With credentials, `cdk` asks AWS for their account.
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "CDK_"))}
     environment |= dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), proxy)
     environment |= {"CDK_HOME": str(cache), "CI": "false"}  # in CI, `cdk` asks for no notices
     subprocess.run(
