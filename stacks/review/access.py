@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 from stacks.review.differences import ResourceChange, StackPair, Template, ValueChange
 from stacks.review.open_ports import find_ports
 from stacks.review.permissions import Grant, find_grants
-from stacks.review.verdicts import Effect, Severity, Verdict
+from stacks.review.verdicts import Effect, Severity, Verdict, build_verdict
 
 _SHOWN = 6
 
@@ -62,7 +62,7 @@ def _rename(template: Template, renamed: dict[str, str]) -> Template:
 
 
 def _find_uncovered(found: set[_T], others: set[_T]) -> set[_T]:
-    """What none of the others covers."""
+    """The statements that none of the others covers."""
     return {one for one in found - others if not any(other.covers(one) for other in others)}
 
 
@@ -197,10 +197,8 @@ def _judge_tls(change: ResourceChange) -> Iterator[Verdict]:
 
 
 def _build(change: ResourceChange, changed: str, text: str, *, is_wider: bool) -> Verdict:
-    return Verdict(
-        environment=change.environment,
-        stack=change.stack,
-        subject=change.subject,
+    return build_verdict(
+        change,
         effect=Effect.WIDENED if is_wider else Effect.NARROWED,
         severity=Severity.RISK,
         change=changed,

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 
 from stacks.review.differences import PropertyChange, ResourceChange
-from stacks.review.verdicts import Effect, Severity, Verdict
+from stacks.review.verdicts import Effect, Severity, Verdict, build_verdict
 
 ALARM = "AWS::CloudWatch::Alarm"
-# What carries an alarm to a person, beside the alarm itself.
+# These resources carry an alarm to a person.
 _CARRIERS = {
     "AWS::SNS::Subscription": "Alarms no longer reach this address",
     "AWS::SNS::Topic": "Alarms no longer reach anybody",
@@ -74,10 +74,8 @@ def _judge_property(change: ResourceChange, changed: PropertyChange) -> Verdict:
             return _build(
                 change, str(changed), "It no longer tells this receiver", is_weaker=bool(lost)
             )
-    return Verdict(
-        environment=change.environment,
-        stack=change.stack,
-        subject=change.subject,
+    return build_verdict(
+        change,
         effect=Effect.CHANGED,
         severity=Severity.NOTE,
         change=str(changed),
@@ -102,10 +100,8 @@ def _count(value: object) -> float:
 
 
 def _build(change: ResourceChange, changed: str, consequence: str, *, is_weaker: bool) -> Verdict:
-    return Verdict(
-        environment=change.environment,
-        stack=change.stack,
-        subject=change.subject,
+    return build_verdict(
+        change,
         effect=Effect.WEAKENED if is_weaker else Effect.STRENGTHENED,
         severity=Severity.RISK if is_weaker else Severity.NOTE,
         change=changed,

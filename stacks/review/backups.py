@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from stacks.review.differences import ResourceChange, ValueChange
 from stacks.review.history import find_reasons, list_guarded
-from stacks.review.verdicts import Effect, Severity, Verdict
+from stacks.review.verdicts import Effect, Severity, Verdict, build_verdict
 
 _KEEPING = ("Retain", "RetainExceptOnCreate")
 _RANKS = {"Delete": 0, None: 0, "Snapshot": 1, "RetainExceptOnCreate": 2, "Retain": 2}
@@ -108,10 +108,8 @@ def _judge_policy(change: ResourceChange, name: str, occasion: str, policy: Valu
 
 
 def _build(change: ResourceChange, changed: str, consequence: str, *, is_weaker: bool) -> Verdict:
-    return Verdict(
-        environment=change.environment,
-        stack=change.stack,
-        subject=change.subject,
+    return build_verdict(
+        change,
         effect=Effect.WEAKENED if is_weaker else Effect.STRENGTHENED,
         severity=Severity.RISK if is_weaker else Severity.NOTE,
         change=changed,

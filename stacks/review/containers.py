@@ -6,7 +6,7 @@ from typing import Any
 from stacks.review.differences import PropertyChange, ResourceChange, ValueChange
 from stacks.review.references import flatten, list_of
 from stacks.review.values import show
-from stacks.review.verdicts import Effect, Severity, Verdict
+from stacks.review.verdicts import Effect, Severity, Verdict, build_verdict
 
 _CONTAINERS = "ContainerDefinitions"
 _INI = "PGBOUNCER_INI"
@@ -98,10 +98,8 @@ def _judge_ini(change: ResourceChange, changed: PropertyChange) -> Iterator[Verd
         if name in _TLS_SETTINGS:
             yield _judge_tls(change, text, before, after)
         elif name in _LIMITS and _is_smaller(before, after):
-            yield Verdict(
-                environment=change.environment,
-                stack=change.stack,
-                subject=change.subject,
+            yield build_verdict(
+                change,
                 effect=Effect.WEAKENED,
                 severity=Severity.RISK,
                 change=text,
@@ -113,10 +111,8 @@ def _judge_ini(change: ResourceChange, changed: PropertyChange) -> Iterator[Verd
 
 def _judge_tls(change: ResourceChange, text: str, before: str | None, after: str | None) -> Verdict:
     is_weaker = _rank_tls(after) < _rank_tls(before)
-    return Verdict(
-        environment=change.environment,
-        stack=change.stack,
-        subject=change.subject,
+    return build_verdict(
+        change,
         effect=Effect.WIDENED if is_weaker else Effect.NARROWED,
         severity=Severity.RISK,
         change=text,
@@ -138,10 +134,8 @@ def _is_smaller(before: str | None, after: str | None) -> bool:
 
 
 def _note(change: ResourceChange, text: str) -> Verdict:
-    return Verdict(
-        environment=change.environment,
-        stack=change.stack,
-        subject=change.subject,
+    return build_verdict(
+        change,
         effect=Effect.CHANGED,
         severity=Severity.NOTE,
         change=text,

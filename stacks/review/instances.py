@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from stacks.review.differences import PropertyChange, ResourceChange
 from stacks.review.values import show
-from stacks.review.verdicts import Effect, Severity, Verdict
+from stacks.review.verdicts import Effect, Severity, Verdict, build_verdict
 
 KIND = "AWS::RDS::DBInstance"
 _SOURCE = "SourceDBInstanceIdentifier"
@@ -198,10 +198,8 @@ def _judge_property(change: ResourceChange, changed: PropertyChange, timing: Tim
         )
     if changed.name == "EngineVersion":
         first = "Take a snapshot. Upgrade the replicas first."
-    return Verdict(
-        environment=change.environment,
-        stack=change.stack,
-        subject=change.subject,
+    return build_verdict(
+        change,
         effect=rule.effect,
         severity=rule.severity,
         change=str(changed),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from stacks.review.differences import ResourceChange
 from stacks.review.values import show
-from stacks.review.verdicts import Effect, Severity, Verdict
+from stacks.review.verdicts import Effect, Severity, Verdict, build_verdict
 
 KIND = "AWS::RDS::DBParameterGroup"
 
@@ -58,10 +58,8 @@ def _judge_parameter(
         else "A dynamic parameter: it takes effect at once, without a reboot. Nobody is "
         "disconnected."
     )
-    return Verdict(
-        environment=change.environment,
-        stack=change.stack,
-        subject=change.subject,
+    return build_verdict(
+        change,
         effect=Effect.WAITS if is_static else Effect.CHANGED,
         severity=Severity.OUTAGE if is_static else Severity.NOTE,
         change=f"{name} {show(old)} -> {show(new)}",

@@ -15,7 +15,7 @@ from stacks.review.differences import (
     find_name,
 )
 from stacks.review.stakes import AT_STAKE, OTHER_AT_STAKE, TASK, find_people, is_stateful
-from stacks.review.verdicts import Effect, Severity, Verdict
+from stacks.review.verdicts import Effect, Severity, Verdict, build_verdict
 
 NEW_REVISION = "a new revision"
 _SHOWN = 4
@@ -76,10 +76,8 @@ def _build(
     if followers:
         shown = ", ".join(followers[:_SHOWN]) + (" and others" if followers[_SHOWN:] else "")
         consequence += f" These resources refer to it and get the new one: {shown}."
-    return Verdict(
-        environment=change.environment,
-        stack=change.stack,
-        subject=change.subject,
+    return build_verdict(
+        change,
         effect=Effect.REPLACED,
         severity=severity,
         change=changed,
@@ -158,10 +156,8 @@ def judge_move(removed: ResourceChange, added: ResourceChange) -> Iterator[Verdi
     consequence = f"CloudFormation replaces it with a new, empty resource. {people}."
     if find_name(removed.kind, (removed.old or {}).get("Properties", {})):
         consequence += f" {_LOGICAL_FAILS}."
-    yield Verdict(
-        environment=removed.environment,
-        stack=removed.stack,
-        subject=removed.subject,
+    yield build_verdict(
+        removed,
         effect=Effect.REPLACED,
         severity=severity,
         change=f"logical id {removed.logical_id} -> {added.logical_id} {place}",
@@ -190,10 +186,8 @@ def judge_deletion(change: ResourceChange) -> Iterator[Verdict]:
             else "CloudFormation deletes it"
         )
         consequence = f"{kept}. At stake: {at_stake}."
-    yield Verdict(
-        environment=change.environment,
-        stack=change.stack,
-        subject=change.subject,
+    yield build_verdict(
+        change,
         effect=Effect.DELETED,
         severity=severity,
         change="is no longer in the template",

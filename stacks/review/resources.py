@@ -22,7 +22,7 @@ from stacks.review.replacements import (
 )
 from stacks.review.stakes import TASK
 from stacks.review.values import show_change
-from stacks.review.verdicts import Effect, Severity, Verdict, sort_verdicts
+from stacks.review.verdicts import Effect, Severity, Verdict, build_verdict, sort_verdicts
 
 # The properties that access.judge_access reads. It compares what they allow.
 _ACCESS_PROPERTIES = {
@@ -210,10 +210,8 @@ def _number(value: object) -> float:
 
 
 def _note(resource: ResourceChange, changed: str, text: str) -> Verdict:
-    return Verdict(
-        environment=resource.environment,
-        stack=resource.stack,
-        subject=resource.subject,
+    return build_verdict(
+        resource,
         effect=Effect.CHANGED,
         severity=Severity.NOTE,
         change=changed,

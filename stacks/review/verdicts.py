@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 
+from stacks.review.differences import ResourceChange
+
 
 class Severity(IntEnum):
     """How bad a change is. The worst is first."""
@@ -80,6 +82,28 @@ class Verdict:
     def is_found_by(self, fail_on: str) -> bool:
         """Whether --fail-on finds this change. It leaves out what is routine."""
         return self.effect in FAIL_ON[fail_on] and not self.is_routine
+
+
+def build_verdict(
+    resource: ResourceChange,
+    *,
+    effect: Effect,
+    severity: Severity,
+    change: str,
+    consequence: str,
+    first: str = "",
+) -> Verdict:
+    """A verdict about a resource of a template."""
+    return Verdict(
+        environment=resource.environment,
+        stack=resource.stack,
+        subject=resource.subject,
+        effect=effect,
+        severity=severity,
+        change=change,
+        consequence=consequence,
+        first=first,
+    )
 
 
 def sort_verdicts(verdicts: Iterable[Verdict]) -> list[Verdict]:
