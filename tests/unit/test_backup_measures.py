@@ -1,7 +1,6 @@
 """The measures of backups: each figure, and no silence. botocore's Stubber answers for AWS."""
 
 import json
-from collections.abc import Generator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -24,21 +23,6 @@ _WEEK = timedelta(days=7)
 _WINDOW = "02:00-02:30"
 _PRIMARY = "cloudflow-production-primary"
 _BACKUPS = "describe_db_instance_automated_backups"
-
-
-@pytest.fixture
-def rds(monkeypatch: pytest.MonkeyPatch) -> Any:  # noqa: ANN401
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "test")
-    return boto3.client("rds", region_name="us-west-2")
-
-
-@pytest.fixture
-def stubber(rds: Any) -> Generator[Stubber]:  # noqa: ANN401
-    stubber = Stubber(rds)
-    with stubber:
-        yield stubber
-        stubber.assert_no_pending_responses()
 
 
 def _backup(

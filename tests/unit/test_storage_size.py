@@ -1,7 +1,6 @@
 """The function that measures the size of disks. botocore's Stubber answers for AWS."""
 
 import json
-from collections.abc import Generator
 from typing import Any
 
 import boto3
@@ -13,21 +12,6 @@ from stacks.handlers.storage_size import handler as storage_size
 from stacks.handlers.storage_size.allocated_storage import find_sizes_bytes
 
 _PRIMARY = "cloudflow-production-primary"
-
-
-@pytest.fixture
-def rds(monkeypatch: pytest.MonkeyPatch) -> Any:  # noqa: ANN401
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "test")
-    return boto3.client("rds", region_name="us-west-2")
-
-
-@pytest.fixture
-def stubber(rds: Any) -> Generator[Stubber]:  # noqa: ANN401
-    stubber = Stubber(rds)
-    with stubber:
-        yield stubber
-        stubber.assert_no_pending_responses()
 
 
 def test_an_instance_that_is_missing_hides_no_other_size(rds: Any, stubber: Stubber) -> None:  # noqa: ANN401
