@@ -168,7 +168,7 @@ def _build_empty(statement: str) -> dict[str, Any]:
 def _compare(
     statement: str, before: dict[str, Any], after: dict[str, Any], first: dict[str, Any]
 ) -> dict[str, Any]:
-    """What one statement did. `first` is the state before its file: what others can see."""
+    """The effects of one statement. Other sessions see `first`, the state before the file."""
     seen = {key: value for key, value in first["relations"].items() if value[1] in _TABLES}
     held = {(relation, mode) for relation, mode in before["locks"]}
     return _build_empty(statement) | {

@@ -15,7 +15,7 @@ _AT_WORK = ("InProgress", "Pending")
 
 
 def find_source_faults(secrets: Any, names: Iterable[str], *, region: str) -> list[str]:  # noqa: ANN401
-    """What is wrong with the copies, as the region of the secrets knows it."""
+    """The faults of the copies that the region of the secrets knows."""
     faults: list[str] = []
     for name in names:
         answer = secrets.describe_secret(SecretId=name)
@@ -36,7 +36,7 @@ def find_copy_faults(
     rotated: Iterable[str],
     now: datetime,
 ) -> list[str]:
-    """What is wrong with the copies, as far as their own region can see it."""
+    """The faults of the copies that their own region can see."""
     region = secrets.meta.region_name
     rotated = set(rotated)
     faults: list[str] = []
